@@ -38,7 +38,7 @@ def sigmoid_grid(
     mu: Tensor,
     seeds: Tensor,
     ids: Tensor,
-    step: int,
+    step: int | Tensor,
     *,
     batch: int,
     grid: int = 3,
@@ -56,7 +56,7 @@ def sigmoid_grid(
         mu: [S] mean of the truths before the sigmoid.
         seeds: [S] int64 keys of the noise.
         ids: [S] int64 in [0, 2**32), the counter's id field.
-        step: training step, in [0, 2**32).
+        step: training step, in [0, 2**32): one for all or an int64 tensor [S].
         batch: images a stream, B.
         grid, tile: geometry, see `render`.
         noise_variance: of each pixel, independent, not clipped.

@@ -1,0 +1,133 @@
+"""The hand-derived step is the reference's, and no model of a stack touches another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from vaekit.config import SweepConfig
+from vaekit.data import draw
+from vaekit.model import StackedVAE
+from vaekit.objective import beta_at, latent_noise
+from vaekit.step import ReferenceStep, TorchStep
+
+BETA = (0.5, 1.0, 4.0)
+VARIANTS = {
+    "default": {},
+    "sampled-kl": {"kl": "sample"},
+    "bernoulli": {"likelihood": "bernoulli"},
+    "linear-output": {"decoder_output": "linear", "generator": "linear"},
+    "decoder-variance": {"decoder_variance": 1.7},
+    "one-hidden": {"hidden": (24,), "latents": 4},
+    "no-hidden": {"hidden": (), "decoder_output": "linear"},
+    "batch-of-one": {"batch": 1, "kl": "sample"},
+}
+
+
+def config(**changes: object) -> SweepConfig:
+    small = {"mu": (0.0, 2.0), "beta": BETA, "steps": 50, "hidden": (32, 16), "batch": 16}
+    return SweepConfig(**{**small, **changes})
+
+
+class Run:
+    """A stack of the betas on the streams mu = 0 and 2, seed 0, and its noise."""
+
+    def __init__(self, setup: SweepConfig, engine: str, dtype: torch.dtype = torch.float32) -> None:
+        self.setup, self.dtype = setup, dtype
+        self.mu = torch.tensor(setup.mu)
+        self.stream_seeds = torch.zeros(len(setup.mu), dtype=torch.int64)
+        self.seeds = self.stream_seeds.repeat_interleave(len(setup.beta))
+        self.beta = torch.tensor(setup.beta * len(setup.mu))
+        initial = StackedVAE.initial(setup, self.seeds)
+        self.vae = StackedVAE(initial.architecture, initial.flat.to(dtype))
+        if engine == "reference":
+            self.step: ReferenceStep | TorchStep = ReferenceStep(setup, self.vae)
+        else:
+            self.step = TorchStep(setup, self.vae, streams=len(setup.mu))
+
+    def go(self, t: int, beta: Tensor | None = None) -> Tensor:
+        """Train step t; return the loss of every model."""
+        images, _ = draw(self.setup, self.mu, self.stream_seeds, t, batch=self.setup.batch)
+        noise = latent_noise(self.setup, self.seeds, self.beta, t)
+        beta = (self.beta if beta is None else beta).to(self.dtype)
+        with torch.set_grad_enabled(isinstance(self.step, ReferenceStep)):
+            nll, kl = self.step(images.to(self.dtype), noise.to(self.dtype), beta)
+        return (nll + beta[:, None] * kl).mean(1).detach()
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
+def test_gradients_are_those_of_autograd(changes: dict) -> None:
+    setup = config(**changes)
+    reference = Run(setup, "reference", torch.float64)
+    explicit = Run(setup, "torch", torch.float64)
+    for t in (1, 2, 3):
+        torch.testing.assert_close(explicit.go(t), reference.go(t), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            explicit.vae.flat.grad, reference.vae.flat.grad, rtol=1e-9, atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("kl", ["analytic", "sample"])
+def test_two_hundred_steps_follow_the_reference(kl: str) -> None:
+    setup = config(kl=kl, steps=200, hidden=(64, 32), batch=64)
+    reference, explicit = Run(setup, "reference"), Run(setup, "torch")
+    for t in range(1, 201):
+        expected, found = reference.go(t), explicit.go(t)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.0)
+
+
+def test_the_loss_sums_over_models_and_averages_over_samples() -> None:
+    """A model's gradient is the same alone as among others: nothing is divided by M."""
+    together = Run(config(mu=(0.0,)), "torch", torch.float64)
+    alone = Run(config(mu=(0.0,), beta=(BETA[1],)), "torch", torch.float64)
+    together.go(1), alone.go(1)
+    stacked = StackedVAE(together.vae.architecture, together.vae.flat.grad).slot(1).flat
+    torch.testing.assert_close(stacked, alone.vae.flat.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_a_model_trains_in_any_slot_as_it_does_alone() -> None:
+    together = Run(config(), "torch")
+    alone = Run(config(mu=(2.0,), beta=(BETA[0],)), "torch")
+    for t in range(1, 51):
+        among, single = together.go(t)[3], alone.go(t)[0]
+        torch.testing.assert_close(among, single, rtol=1e-6, atol=0.0)
+
+
+def test_models_permute() -> None:
+    forward, backward = Run(config(), "torch"), Run(config(beta=BETA[::-1]), "torch")
+    for t in range(1, 11):
+        torch.testing.assert_close(
+            forward.go(t).view(2, 3), backward.go(t).view(2, 3).flip(1), rtol=1e-6, atol=0.0
+        )
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("victim", [0, 2, 5])
+def test_a_poisoned_model_leaves_its_siblings_bits(poison: float, victim: int) -> None:
+    clean, poisoned = Run(config(), "torch"), Run(config(), "torch")
+    for t in range(1, 31):
+        if t == 5:
+            poisoned.vae.layers[1][0][victim, 0, 0] = poison
+        clean.go(t), poisoned.go(t)
+    for index in set(range(6)) - {victim}:
+        assert torch.equal(clean.vae.slot(index).flat, poisoned.vae.slot(index).flat)
+    assert not torch.equal(clean.vae.slot(victim).flat, poisoned.vae.slot(victim).flat)
+
+
+def test_beta_reaches_its_own_model_only() -> None:
+    one, other = Run(config(), "torch"), Run(config(), "torch")
+    changed = one.beta.clone()
+    changed[4] = 50.0
+    for t in range(1, 4):
+        one.go(t), other.go(t, changed)
+    same = [torch.equal(one.vae.slot(i).flat, other.vae.slot(i).flat) for i in range(6)]
+    assert same == [True, True, True, True, False, True]
+
+
+def test_warm_up_is_linear_and_ends() -> None:
+    beta = torch.tensor([2.0, 8.0])
+    assert beta_at(beta, 1, 0) is beta
+    assert beta_at(beta, 25, 100).tolist() == [0.5, 2.0]
+    assert beta_at(beta, 100, 100).tolist() == [2.0, 8.0]
+    assert beta_at(beta, 101, 100).tolist() == [2.0, 8.0]

@@ -1,0 +1,139 @@
+"""The trainer reaches optima known in closed form, whatever the stack it trains in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vaekit.config import SweepConfig
+from vaekit.evaluate import evaluate_stack
+from vaekit.progress import Silent
+from vaekit.theory import linear_optimum
+from vaekit.train import Stack, curve_steps, model_bytes, plan, stack_size, train
+
+CPU = torch.device("cpu")
+
+
+def config(**changes: object) -> SweepConfig:
+    small = {
+        "mu": (0.0, 2.0),
+        "beta": (0.5, 1.0, 4.0),
+        "steps": 40,
+        "hidden": (32, 16),
+        "batch": 16,
+        "evaluation_draws": 256,
+    }
+    return SweepConfig(**{**small, **changes})
+
+
+class Counter(Silent):
+    """Adds up what the trainer reports."""
+
+    total = 0
+
+    def advance(self, amount: int) -> None:
+        self.total += amount
+
+
+def test_the_trainer_reaches_the_linear_optimum() -> None:
+    """On the linear grid a linear VAE has a known optimum (methods D3.1), and mu has no effect."""
+    setup = SweepConfig(
+        mu=(0.0, 3.0),
+        beta=(0.5, 4.0, 20.0, 60.0),
+        steps=6000,
+        learning_rate=3e-3,
+        batch=256,
+        hidden=(),
+        grid=2,
+        tile=3,
+        latents=5,
+        generator="linear",
+        decoder_output="linear",
+        evaluation_draws=65_536,
+    )
+    stack = Stack(mu=setup.mu, seeds=(0, 0), beta=setup.beta)
+    vae, _ = train(setup, stack, CPU, Silent())
+    found = evaluate_stack(vae, setup, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
+    signal = 9.0 + 0.25
+    eigenvalues = [signal] * 4 + [0.25] * 32
+    for model in range(stack.models):
+        beta = setup.beta[model % 4]
+        oracle = linear_optimum(eigenvalues, beta=beta, decoder_variance=0.25, latents=5)
+        assert found["active_units"][model] == oracle.active_units
+        assert found["elbo"][model] == pytest.approx(oracle.elbo, rel=2e-2)
+
+
+def test_the_stack_does_not_change_a_model() -> None:
+    setup = config()
+    together, curves = train(setup, Stack((0.0, 2.0), (0, 0), setup.beta), CPU, Silent())
+    for index, (mu, beta) in enumerate([(mu, beta) for mu in setup.mu for beta in setup.beta]):
+        alone, single = train(setup, Stack((mu,), (0,), (beta,)), CPU, Silent())
+        torch.testing.assert_close(curves.loss[index], single.loss[0], rtol=1e-6, atol=0.0)
+        torch.testing.assert_close(together.slot(index).flat, alone.flat, rtol=1e-3, atol=1e-5)
+
+
+def test_the_same_run_twice_has_the_same_bits() -> None:
+    stack = Stack((0.0, 2.0), (0, 0), config().beta)
+    first, second = (train(config(), stack, CPU, Silent()) for _ in range(2))
+    assert torch.equal(first[0].flat, second[0].flat)
+    assert torch.equal(first[1].loss, second[1].loss)
+
+
+def test_curves_are_window_means() -> None:
+    """Summed over windows of any length, the curves hold the same losses."""
+    stack = Stack((0.0,), (0,), config().beta)
+    _, every = train(config(curve_points=40), stack, CPU, Silent())
+    _, windows = train(config(curve_points=5), stack, CPU, Silent())
+    assert curve_steps(config(curve_points=5)) == [8, 16, 24, 32, 40]
+    for name in ("nll", "kl", "loss"):
+        means = getattr(every, name).view(3, 5, 8).mean(-1)
+        torch.testing.assert_close(getattr(windows, name), means, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("steps", "points"), [(1, 1), (7, 3), (10, 200), (4000, 200)])
+def test_curve_steps_end_at_the_end(steps: int, points: int) -> None:
+    found = curve_steps(config(steps=steps, curve_points=points))
+    assert found[-1] == steps
+    assert len(set(found)) == len(found) == min(steps, points)
+
+
+def test_progress_counts_every_model_step() -> None:
+    counter = Counter()
+    train(config(steps=21), Stack((0.0,), (0,), (1.0, 2.0)), CPU, counter)
+    assert counter.total == 42
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 6, 7, 100])
+def test_plans_hold_every_model_once_and_none_too_many(size: int) -> None:
+    setup = config(seeds=3)
+    stacks = plan(setup, size)
+    cells = [
+        (mu, seed, beta)
+        for stack in stacks
+        for mu, seed in zip(stack.mu, stack.seeds, strict=True)
+        for beta in stack.beta
+    ]
+    expected = {(mu, s, b) for mu in setup.mu for s in setup.seed_values for b in setup.beta}
+    assert set(cells) == expected
+    assert len(cells) == len(expected)
+    assert max(stack.models for stack in stacks) <= size
+
+
+def test_the_stack_size_obeys_the_user_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = config(seeds=9)
+    assert stack_size(config(stack=4), CPU) == 4
+    assert stack_size(config(stack=1000), CPU) == 6
+    monkeypatch.setattr("vaekit.train.total_memory", lambda device: 7 * model_bytes(setup))
+    assert stack_size(setup, CPU) == 3
+    monkeypatch.setattr("vaekit.train.total_memory", lambda device: 1)
+    assert stack_size(setup, CPU) == 1
+
+
+def test_a_model_that_blows_up_is_seen_in_its_curve_alone() -> None:
+    setup = config(beta=(1.0, 1e38), decoder_output="linear", learning_rate=1e-3)
+    stack = Stack((0.0,), (0,), setup.beta)
+    vae, curves = train(setup, stack, CPU, Silent())
+    alone, single = train(setup, Stack((0.0,), (0,), (1.0,)), CPU, Silent())
+    assert torch.isfinite(curves.loss[0]).all()
+    torch.testing.assert_close(curves.loss[0], single.loss[0], rtol=1e-6, atol=0.0)
+    assert not torch.isfinite(curves.loss[1]).all()

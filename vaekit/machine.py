@@ -1,0 +1,79 @@
+"""The machine at hand: which device, how much memory, which versions, how many threads."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from vaekit.config import ConfigError
+
+PACKAGES = ("vaekit", "torch", "triton", "numpy", "scipy", "xarray", "h5netcdf", "matplotlib")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn a configured device name into a device that is there.
+
+    Args:
+        name: "auto" (CUDA if there is one, else the CPU), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ConfigError: a CUDA device is asked for and there is none of that number.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        allowed = "auto, cpu" + "".join(f", cuda:{index}" for index in range(count))
+        raise ConfigError("device", name, f"what this machine has: {allowed}")
+    return device
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory that the device has in all, used or not (8 GiB where it cannot be told)."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        return int(meminfo.read_text().split()[1]) * 1024
+    return 8 * 1024**3
+
+
+def device_name(device: torch.device) -> str:
+    """Name the device's model, as its maker does."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({torch.get_num_threads()} threads)"
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides a result's bits; "absent" where not installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads (0: as it is) for the duration of a `with`."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

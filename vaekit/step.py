@@ -1,0 +1,178 @@
+"""One training step of a stack, as two engines with one algebra and one interface.
+
+`ReferenceStep` differentiates the objective with autograd: it is the definition. `TorchStep` has
+the backward pass written out, with every buffer allocated once, and is what the CPU trains with.
+Both take images and noise, update the stack's flat parameters in place with Adam, and return the
+two terms of the objective for every model and sample.
+
+With y = decoder(z), z = m + e^{v/2} eps, samples averaged and models summed (g is a gradient):
+
+    output      g_a = (y - x) y (1 - y) / (s^2 B)   Gaussian, sigmoid output (y (1 - y) = 1 if linear)
+                g_a = (y - x) / B                   Bernoulli
+    layer       g_W = h^T g,  g_b = sum_B g,  g_h = g W^T where h > 0
+    analytic KL g_m = g_z + beta m / B,  g_v = g_z eps e^{v/2} / 2 + beta (e^v - 1) / (2 B)
+    sampled KL  g_z' = g_z + beta z / B, g_m = g_z',  g_v = g_z' eps e^{v/2} / 2 - beta / (2 B)
+
+Nothing in either engine mixes models, so a model that blows up leaves its neighbours' bits alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from vaekit.config import SweepConfig
+from vaekit.model import Layer, StackedVAE
+from vaekit.objective import loss, terms
+
+
+class Step(Protocol):
+    """An engine: one Adam step of all models of a stack."""
+
+    name: str
+
+    def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """Train one step in place.
+
+        Args:
+            images: [S, B, P], each stream shared by M / S models.
+            noise: [M, B, L].
+            beta: [M], the betas in force at this step.
+
+        Returns:
+            nll [M, B] and kl [M, B] before the update.
+        """
+        ...
+
+
+def adam(config: SweepConfig, parameter: Tensor) -> torch.optim.Adam:
+    """Make the experiment's optimiser over one flat parameter; M stacked Adams are one Adam."""
+    return torch.optim.Adam(
+        [parameter], lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
+    )
+
+
+class ReferenceStep:
+    """The definition: autograd through `objective.terms` on the stacked tensors."""
+
+    name = "reference"
+
+    def __init__(self, config: SweepConfig, vae: StackedVAE) -> None:
+        self.config = config
+        self.architecture = vae.architecture
+        self.flat = vae.flat.requires_grad_()
+        self.optimizer = adam(config, self.flat)
+
+    def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Step`."""
+        layers = self.architecture.split(self.flat)
+        nll, kl = terms(self.config, layers, images, noise)
+        self.optimizer.zero_grad()
+        loss(nll, kl, beta).backward()
+        self.optimizer.step()
+        return nll.detach(), kl.detach()
+
+
+class TorchStep:
+    """The same step with its backward pass written out and its buffers allocated once."""
+
+    name = "torch"
+
+    def __init__(self, config: SweepConfig, vae: StackedVAE, streams: int) -> None:
+        self.config = config
+        self.streams = streams
+        self.flat = vae.flat
+        self.flat.grad = torch.zeros_like(self.flat)
+        self.optimizer = adam(config, self.flat)
+        self.layers = vae.layers
+        self.gradients = vae.architecture.split(self.flat.grad)
+        self.half = len(vae.architecture.encoder)
+        shape = (vae.models, config.batch)
+        # outputs[i] is layer i's output after its ReLU; grads[i] is the gradient of the same.
+        self.outputs = [self.flat.new_empty(*shape, size) for _, size in vae.architecture.sizes]
+        self.grads = [torch.empty_like(output) for output in self.outputs]
+        self.images = self.flat.new_empty(*shape, config.pixels)
+        self.grad_z = self.flat.new_empty(*shape, config.latents)
+
+    def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Step`."""
+        models, batch, pixels = self.images.shape
+        # One copy for every model: the batched product would copy a broadcast image twice a step.
+        shared = self.images.view(self.streams, models // self.streams, batch, pixels)
+        shared.copy_(images[:, None].expand_as(shared))
+        x = self.images
+
+        mean, logvar = self._forward(slice(0, self.half), x).chunk(2, dim=-1)
+        std = torch.exp(0.5 * logvar)
+        z = torch.addcmul(mean, std, noise)
+        output = self._forward(slice(self.half, None), z)
+
+        nll = self._output_gradient(output, x)
+        self._backward(slice(self.half, None), z, self.grad_z)
+        kl = self._latent_gradient(mean, logvar, std, z, noise, beta)
+        self._backward(slice(0, self.half), x, None)
+        self.optimizer.step()
+        return nll, kl
+
+    def _forward(self, part: slice, x: Tensor) -> Tensor:
+        layers, outputs = self.layers[part], self.outputs[part]
+        for index, ((weight, bias), output) in enumerate(zip(layers, outputs, strict=True)):
+            torch.baddbmm(bias[:, None], x, weight, out=output)
+            x = output.clamp_min_(0.0) if index < len(layers) - 1 else output
+        return x
+
+    def _output_gradient(self, output: Tensor, x: Tensor) -> Tensor:
+        """Write the gradient of the decoder's output; return the NLL of every model and sample."""
+        config, grad = self.config, self.grads[-1]
+        batch, pixels = output.shape[1:]
+        if config.likelihood == "bernoulli":
+            terms = output.clamp(min=0.0) + torch.log1p(torch.exp(-output.abs())) - output * x
+            torch.sub(output.sigmoid_(), x, out=grad).div_(batch)
+            return terms.sum(-1)
+        y = output if config.decoder_output == "linear" else output.sigmoid_()
+        torch.sub(y, x, out=grad)
+        nll = torch.linalg.vector_norm(grad, dim=-1).square_().div_(2.0 * config.decoder_variance)
+        nll.add_(0.5 * pixels * math.log(2.0 * math.pi * config.decoder_variance))
+        if config.decoder_output == "sigmoid":
+            torch.ops.aten.sigmoid_backward.grad_input(grad, y, grad_input=grad)
+        grad.div_(config.decoder_variance * batch)
+        return nll
+
+    def _latent_gradient(
+        self, mean: Tensor, logvar: Tensor, std: Tensor, z: Tensor, noise: Tensor, beta: Tensor
+    ) -> Tensor:
+        """Write the gradient of mean and logvar; return the KL of every model and sample."""
+        grad_mean, grad_logvar = self.grads[self.half - 1].chunk(2, dim=-1)
+        weight = (beta / mean.shape[1])[:, None, None]
+        if self.config.kl == "analytic":
+            excess = torch.expm1(logvar)
+            kl = 0.5 * (mean.square() + excess - logvar).sum(-1)
+            torch.addcmul(self.grad_z, weight, mean, out=grad_mean)
+            torch.mul(self.grad_z, noise, out=grad_logvar).mul_(std)
+            grad_logvar.addcmul_(weight, excess).mul_(0.5)
+        else:
+            kl = 0.5 * (z.square() - noise.square() - logvar).sum(-1)
+            torch.addcmul(self.grad_z, weight, z, out=grad_mean)
+            torch.mul(grad_mean, noise, out=grad_logvar).mul_(std).sub_(weight).mul_(0.5)
+        return kl
+
+    def _backward(self, part: slice, x: Tensor, grad_x: Tensor | None) -> None:
+        """Write the parameters' gradients of one network, and its input's unless it is an image."""
+        layers: list[Layer] = self.layers[part]
+        outputs, grads, gradients = self.outputs[part], self.grads[part], self.gradients[part]
+        inputs = [x, *outputs[:-1]]
+        for index in reversed(range(len(layers))):
+            grad_weight, grad_bias = gradients[index]
+            torch.bmm(inputs[index].transpose(1, 2), grads[index], out=grad_weight)
+            torch.sum(grads[index], dim=1, out=grad_bias)
+            target = grads[index - 1] if index else grad_x
+            if target is None:
+                continue
+            torch.bmm(grads[index], layers[index][0].transpose(1, 2), out=target)
+            if index:
+                torch.ops.aten.threshold_backward.grad_input(
+                    target, inputs[index], 0.0, grad_input=target
+                )
