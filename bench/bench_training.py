@@ -1,0 +1,131 @@
+"""Cost of a training step: vaekit's engine beside its peers, and against the number of models.
+
+    python -m bench.bench_training [--quick]
+
+Every peer is first held to the reference's losses (`peers.check`); a peer that trains to something
+else stops the benchmark before a time is printed. Times are per model-step, ratios come from
+interleaved rounds with a bootstrap interval, an A/A row (the engine against itself) shows what the
+machine's noise alone does, and every raw sample is stored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+
+import numpy as np
+import torch
+
+from bench.peers import PEERS, Block, Problem, check, vaekit_torch
+from bench.timing import interleave, provenance, ratio, store
+from vaekit.config import SweepConfig
+from vaekit.model import StackedVAE
+from vaekit.products import fast_products
+
+CPU = torch.device("cpu")
+MODELS = (1, 2, 4, 8, 11, 22, 44, 121)
+
+
+def problem(models: int, steps: int) -> Problem:
+    """Make the default network's problem for a number of betas from 0.25 to 10 at mu = 0."""
+    betas = tuple(float(beta) for beta in np.linspace(0.25, 10.0, models))
+    return Problem(SweepConfig(mu=(0.0,), beta=betas, steps=1), steps)
+
+
+def floor(models: int) -> Block:
+    """Do only what no engine can leave out: the 17 products of a step and one pass of Adam.
+
+    Its time is the floor that the engine's time is shown against. It is measured, not computed.
+    """
+    setup = problem(models, 1).config
+    vae = StackedVAE.initial(setup, torch.zeros(models, dtype=torch.int64))
+    inputs = [torch.rand(models, setup.batch, i) for i, _ in vae.architecture.sizes]
+    outputs = [torch.rand(models, setup.batch, o) for _, o in vae.architecture.sizes]
+    vae.flat.grad = torch.full_like(vae.flat, 1e-3)
+    gradients = vae.architecture.split(vae.flat.grad)
+    adam = torch.optim.Adam([vae.flat], lr=1e-6, fused=True)
+
+    def block() -> torch.Tensor:
+        with torch.no_grad(), fast_products(CPU):
+            for index, (weight, _) in enumerate(vae.layers):
+                x, y = inputs[index], outputs[index]
+                torch.bmm(x, weight, out=y)
+                torch.bmm(x.transpose(1, 2), y, out=gradients[index][0])
+                if index:
+                    torch.bmm(y, weight.transpose(1, 2), out=x)
+            for x in inputs:
+                x.fill_(0.5)
+            vae.flat.grad.fill_(1e-3)
+            adam.step()
+        return vae.flat
+
+    return block
+
+
+def compare_peers(steps: int, rounds: int) -> dict[str, object]:
+    """Time all peers on 11 models and print the table."""
+    task = problem(11, steps)
+    absent = {} if importlib.util.find_spec("jax") else {"JAX vmap + scan": "jax is not installed"}
+    made = {name: make for name, make in PEERS.items() if name not in absent}
+    errors = check(task, {name: make(task) for name, make in made.items()})
+    blocks = {name: make(task) for name, make in made.items()}
+    blocks["vaekit again (A/A)"] = vaekit_torch(task)
+    samples = interleave(blocks, rounds)
+    print(f"\n11 models, batch 128, float32; {rounds} rounds of {steps} steps\n")
+    print(f"{'':22}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}")
+    print(f"{'':22}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}")
+    rows = {}
+    for name, seconds in samples.items():
+        cost = statistics.median(seconds) * 1e3 / (steps * task.models)
+        mid, low, high = ratio(seconds, samples["vaekit"])
+        error = errors.get(name, errors["vaekit"])
+        print(f"{name:22}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}{error:14.1e}")
+        rows[name] = {"ms_per_model_step": cost, "ratio": [mid, low, high], "loss_error": error}
+    for name, reason in absent.items():
+        print(f"{name:22}skipped: {reason}")
+    return {
+        "models": task.models,
+        "steps": steps,
+        "skipped": absent,
+        "rows": rows,
+        "seconds": samples,
+    }
+
+
+def scale_models(steps: int, rounds: int) -> dict[str, object]:
+    """Time a step against the number of models, beside the floor, and print the table."""
+    print(f"\nms per model-step against the number of models; {rounds} rounds of {steps} steps\n")
+    print(f"{'models':>8}{'vaekit':>10}{'floor':>10}{'of floor':>10}")
+    curve = {}
+    for models in MODELS:
+        task = problem(models, steps)
+        check(task, {"vaekit": vaekit_torch(task)})
+        once = floor(models)
+        blocks = {"vaekit": vaekit_torch(task), "floor": lambda: [once() for _ in range(steps)]}
+        samples = interleave(blocks, rounds)
+        cost, least = (
+            statistics.median(samples[name]) * 1e3 / (steps * models) for name in blocks
+        )
+        print(f"{models:8}{cost:10.3f}{least:10.3f}{least / cost:10.0%}")
+        curve[models] = {"ms_per_model_step": cost, "floor_ms": least, "seconds": samples}
+    return {"steps": steps, "curve": curve}
+
+
+def main() -> None:
+    """Run both tables and store their samples."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a quarter of the rounds and steps")
+    quick = parser.parse_args().quick
+    command = "python -m bench.bench_training" + (" --quick" if quick else "")
+    steps, rounds = (10, 6) if quick else (20, 24)
+    content = {
+        "provenance": provenance(command),
+        "peers": compare_peers(steps, rounds),
+        "scaling": scale_models(max(2, steps // 4), max(3, rounds // 3)),
+    }
+    print(f"\nraw samples: {store('training', content)}")
+
+
+if __name__ == "__main__":
+    main()

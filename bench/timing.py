@@ -1,0 +1,97 @@
+"""Times that survive a noisy machine: interleaved rounds, ratios inside a round, bootstrap intervals."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vaekit.files import write_whole
+from vaekit.machine import device_name, versions
+
+REPORTS = Path(__file__).resolve().parent.parent / "reports" / "bench"
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1
+) -> dict[str, list[float]]:
+    """Time every function once a round, in an order that turns by one each round.
+
+    A drift of the machine's speed then meets all of them alike, so the ratio of two times of one
+    round means something even where the times themselves do not.
+
+    Args:
+        functions: what to time; each must have finished its work when it returns.
+        rounds: counted rounds.
+        warmup: rounds that are run first and not counted.
+
+    Returns:
+        Seconds of every counted round, by function.
+    """
+    names = list(functions)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-warmup, rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            start = time.perf_counter()
+            functions[name]()
+            elapsed = time.perf_counter() - start
+            if number >= 0:
+                samples[name].append(elapsed)
+    return samples
+
+
+def ratio(over: list[float], under: list[float], draws: int = 10_000) -> tuple[float, float, float]:
+    """Median of the rounds' ratios over / under, with its 95 % bootstrap interval.
+
+    Returns:
+        median, lower and upper end.
+    """
+    ratios = np.asarray(over) / np.asarray(under)
+    picks = np.random.default_rng(0).integers(len(ratios), size=(draws, len(ratios)))
+    low, high = np.quantile(np.median(ratios[picks], axis=1), [0.025, 0.975])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def machine_slug() -> str:
+    """Name the machine by its processor and threads, fit for a folder's name."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
+
+
+def provenance(command: str) -> dict[str, Any]:
+    """What a figure needs beside it: command, commit, date, machine, versions, threads."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPORTS.parent.parent,
+    ).stdout.strip()
+    return {
+        "command": command,
+        "commit": commit or "not a checkout",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": device_name(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(terse=True),
+        "versions": versions(),
+    }
+
+
+def store(name: str, content: Mapping[str, Any]) -> Path:
+    """Write a benchmark's raw samples to reports/bench/<machine>/<name>.json."""
+    folder = REPORTS / machine_slug()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    write_whole(path, json.dumps(content, indent=1) + "\n")
+    return path

@@ -1,0 +1,359 @@
+"""The dataset of a sweep: its schema as data, and how it is built, saved and opened.
+
+`SCHEMA` and `COORDINATES` are the definition: what `build` makes, `save` writes and `open_results`
+accepts is what they say, and nothing else.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from vaekit.config import SweepConfig
+from vaekit.files import whole_file
+
+FILE_NAME = "results.nc"
+DIRECTIONS = ("truth_to_code", "code_to_truth")
+FITS = ("exact", "adam")
+STATUSES = ("ok", "collapsed", "diverged")
+ATTRIBUTES = ("config", "versions", "device", "created", "command", "seconds", "seconds_total")
+# Images are stored in a byte: 252 steps over the range kept, and one value for "not a number".
+IMAGE_STEPS = 252
+NOT_A_NUMBER = 255
+
+
+class ResultsError(ValueError):
+    """A file or an array that is not what the schema says: names the file and the variable."""
+
+    def __init__(self, where: object, problem: str, variable: str | None = None) -> None:
+        self.where = str(where)
+        self.variable = variable
+        self.problem = problem
+        super().__init__(": ".join(part for part in (self.where, variable, problem) if part))
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What one variable of the dataset is."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    units: str
+    long_name: str
+    image: bool = False
+
+
+_CELL = ("mu", "beta", "seed")
+_UNIT = (*_CELL, "latent")
+_CURVE = (*_CELL, "step")
+_PROBE = (*_CELL, "direction", "fit")
+_BASELINE = ("baseline_seed", "direction", "fit")
+_PICTURE = ("row", "col")
+
+COORDINATES: dict[str, Variable] = {
+    "mu": Variable(("mu",), "float64", "1", "mean of the truths before the sigmoid"),
+    "beta": Variable(("beta",), "float64", "1", "weight of the KL"),
+    "seed": Variable(("seed",), "int64", "1", "seed"),
+    "direction": Variable(("direction",), "str", "1", "direction of the linear probe"),
+    "fit": Variable(("fit",), "str", "1", "how the probe is fitted: least squares or 3 epochs"),
+    "latent": Variable(("latent",), "int64", "1", "index of the latent"),
+    "step": Variable(("step",), "int64", "steps", "last training step of the window"),
+    "baseline_seed": Variable(("baseline_seed",), "int64", "1", "seed of the untrained network"),
+    "example": Variable(("example",), "int64", "1", "index of the example image"),
+    "example_r": Variable(("example_r",), "int64", "1", "index of the reconstructed image"),
+    "row": Variable(("row",), "int64", "pixels", "image row"),
+    "col": Variable(("col",), "int64", "pixels", "image column"),
+    "latent_value": Variable(("latent_value",), "float64", "1", "value of the traversed latent"),
+}
+
+SCHEMA: dict[str, Variable] = {
+    "probe_mse": Variable(_PROBE, "float64", "1", "linear probe MSE on the clean test grid"),
+    "probe_r2": Variable(_PROBE, "float64", "1", "linear probe R2 on the clean test grid"),
+    "decode_mse": Variable(
+        (*_CELL, "fit"), "float64", "1", "MSE of D(P(truth)) against the image, per pixel"
+    ),
+    "decode_mse_constant": Variable(
+        ("mu",), "float64", "1", "MSE of the training distribution's mean image, per pixel"
+    ),
+    "reconstruction_mse": Variable(
+        _CELL, "float64", "1", "MSE of D(encode(x)) on the clean test grid, per pixel"
+    ),
+    "grid_recovery_r2": Variable(
+        _CELL, "float64", "1", "R2 code to truth on the clean test grid, inactive latents dropped"
+    ),
+    "recovery_r2": Variable(
+        _CELL, "float64", "1", "R2 code to truth on fresh noisy draws, inactive latents dropped"
+    ),
+    "active_units": Variable(
+        _CELL, "int64", "units", "latents whose mean varies by more than 0.01"
+    ),
+    "rate": Variable(_CELL, "float64", "nats", "KL from the prior on fresh noisy draws"),
+    "distortion": Variable(
+        _CELL, "float64", "nats", "negative log-likelihood on fresh noisy draws"
+    ),
+    "elbo": Variable(_CELL, "float64", "nats", "evidence lower bound (beta = 1) on noisy draws"),
+    "objective": Variable(_CELL, "float64", "nats", "distortion + beta rate on noisy draws"),
+    "kl": Variable(_UNIT, "float64", "nats", "KL from the prior, per latent"),
+    "code_variance": Variable(
+        _UNIT, "float64", "1", "variance of the encoder's mean on noisy draws"
+    ),
+    "canonical_correlation": Variable(
+        _UNIT, "float64", "1", "canonical correlations of code and truth on noisy draws"
+    ),
+    "information": Variable(
+        _CELL, "float64", "nats", "Gaussian mutual information of code and truth on noisy draws"
+    ),
+    "information_ceiling": Variable(
+        ("mu",), "float64", "nats", "mutual information of image and truth, which no code exceeds"
+    ),
+    "critical_beta": Variable(
+        ("mu",), "float64", "1", "beta above which the collapsed state is stable, in theory"
+    ),
+    "status": Variable(_CELL, "str", "1", "ok, collapsed (no active unit) or diverged"),
+    "loss_curve": Variable(_CURVE, "float64", "nats", "training loss, mean over the window"),
+    "kl_curve": Variable(_CURVE, "float64", "nats", "KL in training, mean over the window"),
+    "nll_curve": Variable(
+        _CURVE, "float64", "nats", "negative log-likelihood in training, mean over the window"
+    ),
+    "baseline_probe_mse": Variable(
+        _BASELINE, "float64", "1", "linear probe MSE of untrained networks"
+    ),
+    "baseline_probe_r2": Variable(
+        _BASELINE, "float64", "1", "linear probe R2 of untrained networks"
+    ),
+    "example_clean": Variable(
+        ("mu", "example", *_PICTURE), "float32", "1", "training images before the noise", image=True
+    ),
+    "example_noisy": Variable(
+        ("mu", "example", *_PICTURE), "float32", "1", "training images with noise", image=True
+    ),
+    "example_test": Variable(
+        ("example", *_PICTURE), "float32", "1", "images of the test grid", image=True
+    ),
+    "reconstruction_input": Variable(
+        ("mu", "example_r", *_PICTURE), "float32", "1", "images given to the encoder", image=True
+    ),
+    "reconstruction": Variable(
+        ("mu", "beta", "example_r", *_PICTURE),
+        "float32",
+        "1",
+        "D(encode(x)) of the first seed's model",
+        image=True,
+    ),
+    "traversal": Variable(
+        ("mu", "beta", "latent", "latent_value", *_PICTURE),
+        "float32",
+        "1",
+        "decoded image with one latent moved and the others at 0, first seed",
+        image=True,
+    ),
+}
+
+
+def build(
+    config: SweepConfig,
+    arrays: Mapping[str, npt.ArrayLike],
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Make the labelled dataset of a sweep from bare arrays.
+
+    Images are rounded here to what the file will hold, so that the dataset in memory and the one
+    read back are equal.
+
+    Args:
+        config: gives the coordinates mu, beta, seed and latent, and goes into the attributes.
+        arrays: one array for each variable of `SCHEMA`, axes in the schema's order; and the
+            coordinates that the configuration does not fix: "step" (last step of each window of
+            the curves) and "latent_value" (of the traversals). Others may be given too; by default they
+            count from 0.
+        attrs: how the run was made: device, versions, command and so on.
+
+    Returns:
+        The dataset, every variable with units and long_name.
+
+    Raises:
+        ResultsError: an array is missing, unknown, or of another shape than the schema says.
+    """
+    fixed: dict[str, npt.ArrayLike] = {
+        "mu": config.mu,
+        "beta": config.beta,
+        "seed": config.seed_values,
+        "direction": DIRECTIONS,
+        "fit": FITS,
+        "latent": range(config.latents),
+    }
+    for name in arrays:
+        if name not in SCHEMA and name not in COORDINATES:
+            raise ResultsError("dataset", "not a variable of the schema", name)
+    values = {name: np.asarray(array) for name, array in (fixed | dict(arrays)).items()}
+    for name, variable in SCHEMA.items():
+        if name not in values:
+            raise ResultsError("dataset", "missing", name)
+        if values[name].ndim != len(variable.dims):
+            raise ResultsError("dataset", _shape_problem(variable, values[name].shape), name)
+        for dim, size in zip(variable.dims, values[name].shape, strict=True):
+            if dim not in values:
+                values[dim] = np.arange(size)
+            if values[dim].shape != (size,):
+                raise ResultsError("dataset", _shape_problem(variable, values[name].shape), name)
+
+    low, high = _image_range(config)
+    encoding = _image_encoding(low, high)
+    dataset = xr.Dataset(attrs={"config": config.to_toml(), **(attrs or {})})
+    for name, variable in {**COORDINATES, **SCHEMA}.items():
+        array = values[name].astype(variable.dtype)
+        if variable.image:
+            array = _as_stored(array, low, high)
+        labels = {"units": variable.units, "long_name": variable.long_name}
+        dataset[name] = xr.Variable(variable.dims, array, labels)
+        if variable.image:
+            dataset[name].encoding = dict(encoding)
+    return dataset
+
+
+def save(dataset: xr.Dataset, path: Path | str) -> None:
+    """Write a dataset as one netCDF file, compressed and checksummed, whole or not at all.
+
+    Args:
+        dataset: as `build` makes it.
+        path: the file; what is there is replaced.
+
+    Raises:
+        ResultsError: the dataset is not what the schema says.
+        OSError: it cannot be written; then nothing has changed.
+    """
+    _validate(dataset, path)
+    encoding = {}
+    for name, variable in {**COORDINATES, **SCHEMA}.items():
+        storage: dict[str, Any] = {}
+        # HDF5 compresses neither strings of varying length nor arrays without elements.
+        if variable.dtype != "str" and dataset[name].size:
+            storage = {"zlib": True, "complevel": 4, "shuffle": True, "fletcher32": True}
+        if variable.image:
+            storage |= dataset[name].encoding
+        encoding[name] = storage
+    with whole_file(path) as temporary:
+        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+
+
+def open_results(path: Path | str) -> xr.Dataset:
+    """Read a sweep's dataset, all of it, and check it against the schema.
+
+    Args:
+        path: a run directory, or the file in it.
+
+    Returns:
+        The dataset, in memory; the file is closed.
+
+    Raises:
+        ResultsError: there is no such file, it is damaged, or it is not a sweep's dataset; the
+            message names the file and the variable.
+    """
+    path = Path(path)
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise ResultsError(file, "there is no such file")
+    # A damaged file makes HDF5 and the layers on it raise almost anything.
+    failures = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError)
+    try:
+        opened = xr.open_dataset(file, engine="h5netcdf")
+    except failures as error:
+        raise ResultsError(file, f"not a readable netCDF file ({error})") from error
+    with opened:
+        loaded = {}
+        for name in opened.variables:
+            try:
+                loaded[name] = opened[name].variable.load()
+            except (*failures, MemoryError) as error:
+                raise ResultsError(file, f"damaged ({error})", str(name)) from error
+        dataset = xr.Dataset(attrs=opened.attrs)
+        for name, variable in {**COORDINATES, **SCHEMA}.items():
+            if name not in loaded:
+                raise ResultsError(file, "missing", name)
+            found = loaded[name]
+            if found.dims != variable.dims:
+                raise ResultsError(file, _shape_problem(variable, found.dims), name)
+            if not _same_kind(found.dtype, variable.dtype):
+                problem = f"holds {found.dtype}; allowed: {variable.dtype}"
+                raise ResultsError(file, problem, name)
+            dataset[name] = found.astype(variable.dtype, keep_attrs=True)
+            if variable.image:
+                kept = ("dtype", "scale_factor", "add_offset", "_FillValue")
+                dataset[name].encoding = {key: found.encoding.get(key) for key in kept}
+    _validate(dataset, file)
+    return dataset
+
+
+def settings(dataset: xr.Dataset) -> dict[str, Any]:
+    """Return the configuration that a dataset was made with, field -> value."""
+    return tomllib.loads(dataset.attrs["config"])
+
+
+def _validate(dataset: xr.Dataset, where: object) -> None:
+    """Raise a ResultsError unless a dataset is what the schema says."""
+    for name in dataset.variables:
+        if name not in SCHEMA and name not in COORDINATES:
+            raise ResultsError(where, "not a variable of the schema", str(name))
+    for name, variable in {**COORDINATES, **SCHEMA}.items():
+        if name not in dataset.variables:
+            raise ResultsError(where, "missing", name)
+        if dataset[name].dims != variable.dims:
+            raise ResultsError(where, _shape_problem(variable, dataset[name].dims), name)
+    allowed = {"direction": DIRECTIONS, "fit": FITS}
+    for name, labels in allowed.items():
+        if tuple(dataset[name].values) != labels:
+            raise ResultsError(
+                where, f"holds {list(dataset[name].values)}; allowed: {labels}", name
+            )
+    strange = sorted(set(dataset["status"].values.ravel().tolist()) - set(STATUSES))
+    if strange:
+        raise ResultsError(where, f"holds {strange[0]!r}; allowed: {', '.join(STATUSES)}", "status")
+    for name in ATTRIBUTES:
+        if name not in dataset.attrs:
+            raise ResultsError(where, "missing attribute", name)
+    try:
+        settings(dataset)
+    except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
+        raise ResultsError(where, f"attribute is not TOML ({error})", "config") from None
+
+
+def _same_kind(found: np.dtype[Any], wanted: str) -> bool:
+    """Whether a stored type is a spelling of the schema's (strings and integers have several)."""
+    kinds = {"str": "OUT", "int64": "iu", "float32": "f", "float64": "f"}
+    return found.kind in kinds[wanted]
+
+
+def _shape_problem(variable: Variable, found: object) -> str:
+    return f"has {found}; allowed: {variable.dims}"
+
+
+def _image_range(config: SweepConfig) -> tuple[float, float]:
+    """Pixel values that images keep; what lies outside is clipped to them."""
+    if config.generator == "sigmoid":
+        return -0.5, 1.5
+    # The linear grid's images are N(mu, 1) with noise, wherever mu is.
+    reach = 4 * (1 + config.noise_variance) ** 0.5
+    return min(config.mu) - reach, max(config.mu) + reach
+
+
+def _image_encoding(low: float, high: float) -> dict[str, Any]:
+    return {
+        "dtype": "uint8",
+        "scale_factor": (high - low) / IMAGE_STEPS,
+        "add_offset": low,
+        "_FillValue": np.uint8(NOT_A_NUMBER),
+    }
+
+
+def _as_stored(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Round images to the values that a byte keeps, in the arithmetic of the reader."""
+    scale = (high - low) / IMAGE_STEPS
+    code = np.round((np.clip(array.astype("float64"), low, high) - low) / scale)
+    return (code * scale + low).astype("float32")
