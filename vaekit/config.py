@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
+import struct
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 MU_LIMIT = 20.0
 # What the images and truths of the exhaustive test grid may take in memory, in float32.
 TEST_GRID_BYTES = 4 * 1024**3
+# A message stays one readable line whatever the value is.
+_SHORT = reprlib.Repr()
+_SHORT.maxtuple = _SHORT.maxlist = 12
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class ConfigError(ValueError):
@@ -23,11 +37,16 @@ class ConfigError(ValueError):
         self.field = field
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{field}: got {value!r}; allowed: {allowed}")
+        super().__init__(f"{field}: got {_SHORT.repr(value)}; allowed: {allowed}")
 
 
 def _split(value: object) -> object:
-    """Read "0, 1, 2" as a list, so that a command line can give one; "" is the empty list."""
+    """Read "0, 1, 2" as a list, so that a command line can give one; "" is the empty list.
+
+    A single number is a list of one, and a numpy array is its numbers.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")] if value.strip() else []
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -37,9 +56,20 @@ def _field(doc: str, allowed: str, default: Any = ..., **limits: Any) -> Any:
     return Field(default, description=doc, json_schema_extra={"allowed": allowed}, **limits)
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Mu = Annotated[float, Field(allow_inf_nan=False, ge=-MU_LIMIT, le=MU_LIMIT)]
-Beta = Annotated[float, Field(allow_inf_nan=False, ge=0)]
+def _float32(value: float) -> float:
+    """Round to what the training computes with (the limits below keep it finite there)."""
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _unsigned_zero(value: float) -> float:
+    return value + 0.0
+
+
+# The limits leave room for float32, in which everything is trained.
+Finite = Annotated[float, Field(allow_inf_nan=False), AfterValidator(_unsigned_zero)]
+Mu = Annotated[Finite, Field(ge=-MU_LIMIT, le=MU_LIMIT)]
+Beta = Annotated[Finite, Field(ge=0, le=1e38)]
+Level = Annotated[Finite, Field(ge=-1e6, le=1e6)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Floats = BeforeValidator(_split)
 
@@ -53,14 +83,19 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    preset: str = _field("Name of the configuration, for the record.", "a name", "custom")
+    preset: str = _field(
+        "Name of the configuration, for the record.",
+        "a name of at most 64 letters, digits and any of . _ -, a letter or digit first",
+        "custom",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+    )
     mu: Annotated[tuple[Mu, ...], Floats] = _field(
         "Means of the truths before the sigmoid, the data's bias.",
         f"one or more different numbers from {-MU_LIMIT:g} to {MU_LIMIT:g}",
         min_length=1,
     )
     beta: Annotated[tuple[Beta, ...], Floats] = _field(
-        "Weights of the KL.", "one or more different finite numbers >= 0", min_length=1
+        "Weights of the KL.", "one or more different numbers from 0 to 1e38", min_length=1
     )
     seeds: int = _field("Number of seeds.", "a whole number from 1 to 10000", 1, ge=1, le=10_000)
     first_seed: int = _field(
@@ -70,14 +105,10 @@ class SweepConfig(BaseModel):
         ge=0,
         le=2**62,
     )
-    steps: int = _field(
-        "Training steps.", "a whole number from 1 to 2**31", 10_000, ge=1, le=2**31
-    )
-    batch: int = _field(
-        "Images a step.", "a whole number from 1 to 65536", 128, ge=1, le=65_536
-    )
+    steps: int = _field("Training steps.", "a whole number from 1 to 2**31", 10_000, ge=1, le=2**31)
+    batch: int = _field("Images a step.", "a whole number from 1 to 65536", 128, ge=1, le=65_536)
     learning_rate: Finite = _field(
-        "Adam's learning rate.", "a finite number > 0 and <= 1", 1e-3, gt=0, le=1
+        "Adam's learning rate.", "a number above 0, to 1", 1e-3, gt=0, le=1
     )
     hidden: Annotated[tuple[Width, ...], Floats] = _field(
         "Hidden widths of the encoder; the decoder mirrors them; empty means linear.",
@@ -92,15 +123,17 @@ class SweepConfig(BaseModel):
         "sigmoid",
     )
     grid: int = _field("Tiles along a side.", "a whole number from 1 to 16", 3, ge=1, le=16)
-    tile: int = _field(
-        "Pixels along a tile's side.", "a whole number from 1 to 64", 7, ge=1, le=64
-    )
+    tile: int = _field("Pixels along a tile's side.", "a whole number from 1 to 64", 7, ge=1, le=64)
     noise_variance: Finite = _field(
-        "Variance of the pixel noise of training images.", "a finite number >= 0", 0.25, ge=0
+        "Variance of the pixel noise of training images.",
+        "a number from 0 to 1e6",
+        0.25,
+        ge=0,
+        le=1e6,
     )
-    test_levels: Annotated[tuple[Finite, ...], Floats] = _field(
+    test_levels: Annotated[tuple[Level, ...], Floats] = _field(
         "Intensities whose every combination makes the test grid.",
-        "two or more different finite numbers, between 0 and 1 for the sigmoid generator",
+        "two or more different numbers, between 0 and 1 (linear generator: from -1e6 to 1e6)",
         (0.1, 0.5, 0.9),
         min_length=2,
     )
@@ -109,9 +142,10 @@ class SweepConfig(BaseModel):
     )
     decoder_variance: Finite = _field(
         "Variance of the Gaussian likelihood; beta means nothing without it.",
-        "a finite number > 0",
+        "a number from 1e-9 to 1e9",
         0.25,
-        gt=0,
+        ge=1e-9,
+        le=1e9,
     )
     decoder_output: Literal["sigmoid", "linear"] = _field(
         "What the decoder's last layer passes through.",
@@ -155,7 +189,11 @@ class SweepConfig(BaseModel):
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
     )
     threads: int = _field(
-        "CPU threads; 0 leaves torch's own choice.", "a whole number from 0 to 1024", 0, ge=0, le=1024
+        "CPU threads; 0 leaves torch's own choice.",
+        "a whole number from 0 to 1024",
+        0,
+        ge=0,
+        le=1024,
     )
     stack: int = _field(
         "Models trained in one pass; 0 chooses from memory and cache.",
@@ -171,13 +209,27 @@ class SweepConfig(BaseModel):
         except ValidationError as error:
             raise _first_error(type(self), error) from None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_booleans(cls, values: Any) -> Any:
+        # Python and pydantic take True for 1, and a sweep of True steps is surely a mistake.
+        for name in cls.model_fields.keys() & values.keys():
+            value = values[name]
+            parts = value if isinstance(value, list | tuple) else (value,)
+            if any(isinstance(part, bool) for part in parts):
+                raise ConfigError(name, value, allowed(name))
+        return values
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         for name in ("mu", "beta", "test_levels"):
             values = getattr(self, name)
-            if len({value + 0.0 for value in values}) < len(values):
+            # Two values that are one in float32 would name one data stream, or one model, twice.
+            if len({_float32(value) for value in values}) < len(values):
                 raise ConfigError(name, values, allowed(name))
-        if self.generator == "sigmoid" and not all(0 < level < 1 for level in self.test_levels):
+        if self.generator == "sigmoid" and not all(
+            0 < _float32(level) < 1 for level in self.test_levels
+        ):
             raise ConfigError("test_levels", self.test_levels, allowed("test_levels"))
         if self.likelihood == "bernoulli" and self.decoder_output != "sigmoid":
             raise ConfigError("decoder_output", self.decoder_output, allowed("decoder_output"))
@@ -215,7 +267,7 @@ class SweepConfig(BaseModel):
             ConfigError: the file is not there, is not TOML, or holds a value that is not allowed.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("config", str(path), f"a readable text file ({error})") from None
         except tomllib.TOMLDecodeError as error:
@@ -244,7 +296,7 @@ class SweepConfig(BaseModel):
     @property
     def test_images(self) -> int:
         """Images of the exhaustive test grid, T."""
-        return len(self.test_levels) ** self.factors
+        return int(len(self.test_levels) ** self.factors)
 
     @property
     def seed_values(self) -> tuple[int, ...]:
@@ -259,8 +311,9 @@ def allowed(field: str) -> str:
 
 
 def _first_error(cls: type[SweepConfig], error: ValidationError) -> ConfigError:
-    """Turn pydantic's first complaint into ours."""
-    first = error.errors()[0]
+    """Turn the complaint of pydantic's that helps most into ours."""
+    # A misspelt name first: the field it was meant for may also be reported as missing.
+    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
     field = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, cls.model_fields, n=1)

@@ -14,10 +14,19 @@ import numpy as np
 import torch
 import xarray as xr
 
-from vaekit import evaluate, results
+from vaekit import results, theory
 from vaekit.config import SweepConfig
+from vaekit.evaluate import (
+    evaluate_baseline,
+    as_pictures,
+    evaluate_stack,
+    example_images,
+    model_pictures,
+    reconstruction_inputs,
+)
 from vaekit.files import write_whole
 from vaekit.machine import device_name, resolve_device, threads, versions
+from vaekit.model import StackedVAE
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
@@ -105,6 +114,9 @@ def _measure(
         f"of {config.steps} steps, {stacks[0].models} at once, on {device_name(device)}"
     )
     arrays: dict[str, np.ndarray] = {}
+    pictures = example_images(config) | {
+        "reconstruction_input": as_pictures(config, reconstruction_inputs(config))
+    }
     progress.stage("train and measure", models * config.steps, "model-steps")
     for stack in stacks:
         with timed("train"):
@@ -121,15 +133,14 @@ def _measure(
             bad = ~torch.isfinite(curves.loss).all(dim=1).numpy()
             measured["status"] = np.where(bad, "diverged", measured["status"])
             _store(arrays, measured, config, stack)
-            if config.first_seed in stack.seeds:
-                _store(arrays, examples(vae, config, stack), config, stack)
+            _store_pictures(pictures, vae, config, stack)
     progress.stage("baseline", config.baseline_seeds, "networks")
     with timed("baseline"):
         arrays |= evaluate_baseline(config, device)
         progress.advance(config.baseline_seeds)
     return results.build(
         config,
-        arrays,
+        {**arrays, **pictures, **_theory(config), "step": np.array(curve_steps(config))},
         attrs={
             "command": command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,9 +151,48 @@ def _measure(
             "seconds_total": sum(seconds.values()),
             "stack": stacks[0].models,
             "threads": torch.get_num_threads(),
+            "vaekit_version": versions()["vaekit"],
             "versions": json.dumps(versions()),
         },
     )
+
+
+def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
+    """Closed forms of every mu."""
+    mu = np.array(config.mu)
+    data = {"noise_variance": config.noise_variance, "generator": config.generator}
+    return {
+        "critical_beta": theory.critical_beta(
+            mu, tile=config.tile, decoder_variance=config.decoder_variance, **data
+        ),
+        "information_ceiling": np.array(
+            [
+                theory.information_ceiling(m, factors=config.factors, tile=config.tile, **data)
+                for m in config.mu
+            ]
+        ),
+        "decode_mse_constant": theory.constant_predictor_mse(
+            mu, config.test_levels, generator=config.generator
+        ),
+    }
+
+
+def _store_pictures(
+    pictures: dict[str, np.ndarray], vae: StackedVAE, config: SweepConfig, stack: Stack
+) -> None:
+    """Put the pictures of the first seed's models into arrays [mu, beta, ...]."""
+    inputs = reconstruction_inputs(config).to(vae.flat.device)
+    rows = [config.mu.index(mu) for mu in stack.mu]
+    drawn = model_pictures(vae, config, inputs[rows].repeat_interleave(len(stack.beta), dim=0))
+    betas = [config.beta.index(beta) for beta in stack.beta]
+    for name, values in drawn.items():
+        blocks = values.reshape(len(stack.mu), len(stack.beta), *values.shape[1:])
+        if name not in pictures:
+            shape = (len(config.mu), len(config.beta), *values.shape[1:])
+            pictures[name] = np.empty(shape, dtype=values.dtype)
+        for row, seed, block in zip(rows, stack.seeds, blocks, strict=True):
+            if seed == config.first_seed:
+                pictures[name][row, betas] = block
 
 
 def _store(

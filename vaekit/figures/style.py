@@ -1,0 +1,155 @@
+"""One look for all figures: type, colours, headings. Nothing here changes matplotlib's globals."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+import xarray as xr
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vaekit.results import settings
+
+INK = "#1d2530"
+MUTED = "#5b6672"
+RULE = "#c9ced6"
+BLANK = "#e8eaee"
+# Vermilion: apart from the blues and yellows of viridis for every kind of colour vision.
+ACCENT = "#c8410b"
+
+STYLE: dict[str, Any] = {
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": INK,
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "grid.color": "#e6e9ed",
+    "grid.linewidth": 0.7,
+    "hatch.linewidth": 0.9,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "savefig.facecolor": "white",
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "xtick.labelsize": 8.5,
+    "ytick.color": MUTED,
+    "ytick.labelcolor": INK,
+    "ytick.labelsize": 8.5,
+}
+
+Drawer = Callable[[xr.Dataset], Figure]
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw in the house style, whatever the user's own settings are, and put those back."""
+    with matplotlib.style.context(["default", STYLE]):
+        yield
+
+
+def figure(draw: Drawer) -> Drawer:
+    """Make a function a figure: drawn in the house style, mu and beta in increasing order."""
+
+    @functools.wraps(draw)
+    def drawn(dataset: xr.Dataset) -> Figure:
+        with house_style():
+            return draw(dataset.sortby(["mu", "beta"]))
+
+    return drawn
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure of a size in inches that keeps its parts from overlapping."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    made.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[call-arg]
+    return made
+
+
+def heading(ax: Axes, title: str, subtitle: str = "") -> None:
+    """Put a bold title and a quiet line below it over the left edge of a panel."""
+    lines = subtitle.count("\n") + 1 if subtitle else 0
+    ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=7 + 11 * lines)
+    if subtitle:
+        ax.annotate(
+            subtitle,
+            (0, 1),
+            (0, 6),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=8,
+            color=MUTED,
+            va="bottom",
+        )
+
+
+def page_heading(made: Figure, title: str, subtitle: str = "") -> None:
+    """Put a heading over a figure of several panels."""
+    made.suptitle(
+        f"{title}\n{subtitle}" if subtitle else title, x=0.012, ha="left", fontsize=10.5
+    )
+
+
+def legend_below(made: Figure, handles: list[Artist], columns: int = 3) -> None:
+    """Put a legend under everything, at the left; none if there is nothing to say."""
+    if handles:
+        made.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=2.4)
+
+
+def sequence(count: int) -> list[tuple[float, float, float, float]]:
+    """Colours of an ordered family of lines: from dark to light, told apart in grey too."""
+    colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, count))
+    return [tuple(colour) for colour in colours]
+
+
+def ink_on(colour: tuple[float, ...]) -> str:
+    """Return black or white, whichever is read better on a colour (WCAG relative luminance)."""
+    channels = np.array(colour[:3])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    return "black" if (luminance + 0.05) ** 2 > 0.05 * 1.05 else "white"
+
+
+def plain(value: float) -> str:
+    """Write a coordinate's value as shortly as it is exact to read: 0.5, 2, 10."""
+    return f"{value:g}"
+
+
+def listed(values: np.ndarray) -> str:
+    """Write coordinate values as a list, long ones as a range."""
+    if len(values) > 3:
+        return f"{plain(values[0])} to {plain(values[-1])}"
+    return ", ".join(plain(value) for value in values)
+
+
+def objective_note(dataset: xr.Dataset) -> str:
+    """Say what beta is relative to: it means nothing without the likelihood."""
+    config = settings(dataset)
+    if config["likelihood"] == "gaussian":
+        return f"decoder variance {plain(config['decoder_variance'])}"
+    return f"{config['likelihood']} likelihood"
+
+
+def seeds_note(dataset: xr.Dataset) -> str:
+    """Say what a cell's number is when there are several seeds."""
+    count = dataset.sizes["seed"]
+    if count == 1:
+        return ""
+    return f", mean ± standard deviation of {count} seeds (no ± where they agree exactly)"
+
+
+def converged(dataset: xr.Dataset, values: xr.DataArray) -> xr.DataArray:
+    """Blank the runs that diverged, so that averages are over the others."""
+    return values.where(dataset["status"] != "diverged")
