@@ -70,7 +70,11 @@ def synthetic_arrays(config: SweepConfig, seed: int = 0) -> dict[str, np.ndarray
     recovery = fraction * r2_unit * np.clip(jitter, 0.9, 1.0)
     grid_recovery = fraction * (1 - 0.1 * (1 - r2_unit))
     truth_variance = float(np.var(config.test_levels))
-    kl = np.where(is_active, 0.5 * np.log(np.maximum(eigenvalue / np.maximum(water, 0.01), 1.01))[..., None], 0.0)
+    kl = np.where(
+        is_active,
+        0.5 * np.log(np.maximum(eigenvalue / np.maximum(water, 0.01), 1.01))[..., None],
+        0.0,
+    )
     kl = kl * rng.uniform(0.9, 1.1, kl.shape)
     code_variance = np.where(is_active, kept[..., None], 1e-4)
     rate = kl.sum(axis=-1)
@@ -95,7 +99,9 @@ def synthetic_arrays(config: SweepConfig, seed: int = 0) -> dict[str, np.ndarray
     decode_exact = constant[:, None, None] * (1 - 0.98 * grid_recovery)
     decode = np.stack([decode_exact, 0.4 * constant[:, None, None] + 0.6 * decode_exact], -1)
 
-    steps = np.array([config.steps * (i + 1) // curve_points(config) for i in range(curve_points(config))])
+    steps = np.array(
+        [config.steps * (i + 1) // curve_points(config) for i in range(curve_points(config))]
+    )
     decay = np.exp(-6 * steps / config.steps)
     wobble = rng.normal(0, 0.4, (*cell, len(steps)))
     nll = distortion[..., None] + 20 * decay + wobble
@@ -110,7 +116,10 @@ def synthetic_arrays(config: SweepConfig, seed: int = 0) -> dict[str, np.ndarray
     inputs = clean[:, :RECONSTRUCTIONS]
     mean_image = level[:, None, None, None, None] * np.ones((1, 1, 1, side, side))
     weight = grid_recovery[:, :, 0, None, None, None]
-    moved = np.zeros((*cell[:2], latents, len(LATENT_VALUES), factors)) + level[:, None, None, None, None]
+    moved = (
+        np.zeros((*cell[:2], latents, len(LATENT_VALUES), factors))
+        + level[:, None, None, None, None]
+    )
     for latent in range(latents):
         swing = 0.4 * np.tanh(LATENT_VALUES / 2) * is_active[:, :, 0, latent, None]
         moved[:, :, latent, :, latent % factors] += swing
@@ -151,7 +160,11 @@ def synthetic_arrays(config: SweepConfig, seed: int = 0) -> dict[str, np.ndarray
         "latent_value": LATENT_VALUES,
         "step": steps,
     }
-    measured = [name for name, variable in results.SCHEMA.items() if variable.dims[:3] == ("mu", "beta", "seed")]
+    measured = [
+        name
+        for name, variable in results.SCHEMA.items()
+        if variable.dims[:3] == ("mu", "beta", "seed")
+    ]
     for name in measured:
         if arrays[name].dtype.kind == "f":
             arrays[name] = np.where(

@@ -171,8 +171,8 @@ def build(
         config: gives the coordinates mu, beta, seed and latent, and goes into the attributes.
         arrays: one array for each variable of `SCHEMA`, axes in the schema's order; and the
             coordinates that the configuration does not fix: "step" (last step of each window of
-            the curves) and "latent_value" (of the traversals). Others may be given too; by default they
-            count from 0.
+            the curves) and "latent_value" (of the traversals). Others may be given too; by default
+            they count from 0.
         attrs: how the run was made: device, versions, command and so on.
 
     Returns:

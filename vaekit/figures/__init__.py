@@ -1,6 +1,196 @@
-"""Figures of a sweep: drawn from the dataset alone."""
-from vaekit.figures import maps, curves, images
-from vaekit.figures.style import house_style
-from collections import namedtuple
-E=namedtuple("E","draw title caption")
-FIGURES={n:E(getattr(m,n),"","") for m,ns in ((maps,"overview pmi pmi_exact reverse_probe decode_mse recovery_r2 active_units information_fraction"),(curves,"curves_over_mu curves_over_beta recovery_over_beta rate_distortion baseline"),(images,"examples_training examples_noised examples_test reconstructions traversals kl_per_latent")) for n in ns.split()}
+"""Figures of a sweep: drawn from the dataset alone, which they average over seeds and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import xarray as xr
+from matplotlib.figure import Figure
+
+from vaekit.figures import curves, images, latents, maps, points
+from vaekit.figures.style import Drawer, house_style
+from vaekit.files import whole_file
+
+
+class Entry(NamedTuple):
+    """A figure of the registry: what draws it, its title, and its caption."""
+
+    draw: Drawer
+    title: str
+    caption: str
+
+
+FIGURES: dict[str, Entry] = {
+    "overview": Entry(
+        maps.overview,
+        "The post's measure and an honest one",
+        "Left, what the post measured: the MSE of a linear probe from truth to code. Right, what a "
+        "linear map reads back from the code of fresh noisy images. Light means a better score in "
+        "both. A collapsed model, which ignores its input, has a constant code: easy to predict, so "
+        "its MSE goes to 0 on the left, and nothing is recovered on the right.",
+    ),
+    "examples_training": Entry(
+        images.examples_training,
+        "Example training images before the noise",
+        "A row for each μ. With the sigmoid, the larger μ is, the closer every tile is to white and "
+        "the less there is to see.",
+    ),
+    "examples_noised": Entry(
+        images.examples_noised,
+        "The same images with noise",
+        "What the models are trained on: the images above with Gaussian noise on every pixel.",
+    ),
+    "examples_test": Entry(
+        images.examples_test,
+        "Example test images",
+        "Clean images of every combination of the test levels, the same for every μ. At large μ "
+        "they are far outside what a model was trained on.",
+    ),
+    "curves_over_mu": Entry(
+        curves.curves_over_mu,
+        "Training curves over μ",
+        "The post shows the loss; its two parts stand beside it. The plunge of the first steps is "
+        "outside the frame.",
+    ),
+    "curves_over_beta": Entry(
+        curves.curves_over_beta,
+        "Training curves over β",
+        "The loss contains β itself, so it rises with β even where the model is the same; the two "
+        "parts can be compared.",
+    ),
+    "pmi": Entry(
+        maps.pmi,
+        "The post's first heat map: probe MSE, truth → code, 3 epochs",
+        "The post's proxy for mutual information. Hatched cells are collapsed: their code is "
+        "constant, so that its MSE goes to 0 without anything being recovered.",
+    ),
+    "pmi_exact": Entry(
+        maps.pmi_exact,
+        "The same probe fitted exactly",
+        "Truth → code by least squares: what is left when the probe's own training is taken out.",
+    ),
+    "reverse_probe": Entry(
+        maps.reverse_probe,
+        "The probe the other way, 3 epochs",
+        "Code → truth: the only reading under which an untrained network scores the post's 0.1121. "
+        "The darkest colour is the variance of the test levels, which predicting the mean scores.",
+    ),
+    "reverse_probe_exact": Entry(
+        maps.reverse_probe_exact,
+        "The probe the other way, fitted exactly",
+        "Code → truth by least squares on the clean test grid. A constant code scores the variance "
+        "of the test levels here, so collapse cannot flatter.",
+    ),
+    "decode_mse": Entry(
+        maps.decode_mse,
+        "The post's second heat map: decode MSE, 3 epochs",
+        "MSE between the test image of a truth and the decoded projection of that truth, with the "
+        "post's 3-epoch probe. Colours are on a square-root scale up to the worst constant image.",
+    ),
+    "decode_mse_exact": Entry(
+        maps.decode_mse_exact,
+        "Decode MSE with the probe fitted exactly",
+        "The same path with the least-squares probe. What differs from the map before it is the "
+        "probe's training, not the model.",
+    ),
+    "decode_ratio": Entry(
+        maps.decode_ratio,
+        "Decode MSE against the best constant",
+        "Least-squares decode MSE divided by the MSE of the training distribution's mean image. A "
+        "collapsed decoder gives that image, so its ratio is about 1.",
+    ),
+    "reconstruction_mse": Entry(
+        maps.reconstruction_mse,
+        "Reconstruction MSE, without a probe",
+        "D(encode(x)) against x on the clean test grid.",
+    ),
+    "recovery_r2": Entry(
+        maps.recovery_r2,
+        "Recovery on the training distribution",
+        "R² of the best linear map from code to truth on fresh noisy draws, inactive latents "
+        "dropped. Noise bounds what any model can reach, more tightly at larger μ.",
+    ),
+    "grid_recovery_r2": Entry(
+        maps.grid_recovery_r2,
+        "Recovery on the test grid",
+        "The same on the clean test grid, which lies outside the training distribution at large μ.",
+    ),
+    "information_fraction": Entry(
+        maps.information_fraction,
+        "Recovered information as a fraction of the ceiling",
+        "Gaussian mutual information of truth and code on fresh noisy draws, divided by what the "
+        "images hold about the truth at that μ. The loss of signal with μ is divided out, so what "
+        "is left is the model's doing.",
+    ),
+    "active_units": Entry(
+        maps.active_units,
+        "Active units and the boundary of theory",
+        "Latents whose mean varies by more than 0.01. In theory units can live below the dashed "
+        "line; where cells below it are collapsed, training did not get there.",
+    ),
+    "recovery_over_beta": Entry(
+        curves.recovery_over_beta,
+        "Does β protect against biased data?",
+        "Recovery on fresh noisy draws over β, a line for each μ. If β protected, the ringed best "
+        "β would move to the right as μ rises.",
+    ),
+    "rate_distortion": Entry(
+        points.rate_distortion,
+        "Rate and distortion",
+        "Every model in the plane of its two costs on fresh noisy draws, larger dots at larger β, "
+        "a line for each μ. A collapsed model transmits nothing.",
+    ),
+    "kl_per_latent": Entry(
+        latents.kl_per_latent,
+        "KL of every latent",
+        "Sorted within each model, a row for each β. Colours are on a square-root scale.",
+    ),
+    "reconstructions": Entry(
+        images.reconstructions,
+        "Reconstructions",
+        "The images on top and what each model makes of them.",
+    ),
+    "traversals": Entry(
+        latents.traversals,
+        "Latent traversals",
+        "One latent moves, the others stay at 0. All tiles vary alike, so the axes of the "
+        "latents are free to rotate: a latent need not be a tile.",
+    ),
+    "baseline": Entry(
+        points.baseline,
+        "Untrained networks",
+        "Each dot is an untrained network measured with the same probes; the post's average over 3 "
+        "networks is the dashed line.",
+    ),
+}
+
+
+def save_figure(made: Figure, path: Path | str) -> None:
+    """Write a figure as PNG, whole or not at all.
+
+    Args:
+        made: the figure.
+        path: the file; its directory must exist.
+    """
+    with house_style(), whole_file(path) as temporary:
+        made.savefig(temporary, format="png", metadata={"Software": None})
+
+
+def write_figures(dataset: xr.Dataset, directory: Path | str) -> list[Path]:
+    """Draw every figure of the registry into a directory.
+
+    Args:
+        dataset: as `open_results` gives it.
+        directory: is made if it is not there.
+
+    Returns:
+        The files, one NAME.png for each figure, in the registry's order.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, entry in FIGURES.items():
+        paths.append(directory / f"{name}.png")
+        save_figure(entry.draw(dataset), paths[-1])
+    return paths

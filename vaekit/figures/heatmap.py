@@ -49,16 +49,19 @@ class Scale:
     low_is_better: bool = False
     root: bool = False
     whole: bool = False
+    signed: bool = False
 
     def norm(self) -> Normalize:
         """Colour limits, on a square-root scale where small values matter."""
         if self.root:
             return PowerNorm(0.5, vmin=0.0, vmax=self.upper)
-        return Normalize(0.0, self.upper)
+        return Normalize(-self.upper if self.signed else 0.0, self.upper)
 
     @property
     def colours(self) -> str:
         """Name of the colour map; viridis survives colour blindness and grey printing."""
+        if self.signed:
+            return "PuOr"
         return "viridis_r" if self.low_is_better else "viridis"
 
 
@@ -94,7 +97,7 @@ def map_figure(dataset: xr.Dataset, values: xr.DataArray, title: str, scale: Sca
 def map_size(dataset: xr.Dataset) -> tuple[float, float]:
     """Width and height in inches that a map takes with its labels, colour bar and legend."""
     tall = CELL_HEIGHT * (1.2 if dataset.sizes["seed"] > 1 else 1.0)
-    width = max(dataset.sizes["mu"] * CELL_WIDTH, 3.3)
+    width = max(dataset.sizes["mu"] * CELL_WIDTH, 3.6)
     return width + 1.7, max(dataset.sizes["beta"] * tall, 2.0) + 1.75
 
 
@@ -114,9 +117,9 @@ def draw_map(ax: Axes, dataset: xr.Dataset, values: xr.DataArray, scale: Scale) 
             ax.add_patch(Rectangle(corner, 1, 1, facecolor=face, edgecolor="white", linewidth=0.8))
             mark_status(ax, corner, status[row, column], face)
             text = cell_text(found.mean(), scale.whole) if len(found) else "–"
-            spread = found.std(ddof=1) if len(found) > 1 else 0.0
-            if spread:
-                text += f"\n±{cell_text(spread, scale.whole)}"
+            spread = cell_text(found.std(ddof=1) if len(found) > 1 else 0.0, scale.whole)
+            if spread != "0":
+                text += f"\n±{spread}"
             # A rim of the cell's own colour keeps the digits clear of hatching and line.
             rim = patheffects.withStroke(linewidth=2.2, foreground=face)
             ax.text(
@@ -243,11 +246,11 @@ def colour_bar(made: Figure, ax: Axes, values: xr.DataArray, scale: Scale) -> No
     """Draw the colour bar, pointed where values lie beyond the limits."""
     norm = scale.norm()
     found = values.values[np.isfinite(values.values)]
-    over, under = bool((found > scale.upper).any()), bool((found < 0).any())
+    over, under = bool((found > norm.vmax).any()), bool((found < norm.vmin).any())
     extend = {(0, 0): "neither", (1, 0): "max", (0, 1): "min", (1, 1): "both"}[over, under]
     mappable = ScalarMappable(norm, matplotlib.colormaps[scale.colours])
     bar = made.colorbar(mappable, ax=ax, extend=extend, fraction=0.05, pad=0.02, aspect=24)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(length=2, labelsize=7.5)
     note = "lower is better" if scale.low_is_better else "higher is better"
-    bar.set_label(f"{scale.label}\n({note})", fontsize=8.5)
+    bar.set_label(scale.label if scale.signed else f"{scale.label}\n({note})", fontsize=8.5)

@@ -14,8 +14,10 @@ from vaekit.figures.heatmap import (
     map_size,
 )
 from vaekit.figures.style import (
+    converged,
     figure,
     heading,
+    house_style,
     legend_below,
     new_figure,
     objective_note,
@@ -56,7 +58,7 @@ def overview(dataset: xr.Dataset) -> Figure:
     note = objective_note(dataset) + seeds_note(dataset)
     post = dataset["probe_mse"].sel(direction="truth_to_code", fit="adam")
     handles = draw_map(left, dataset, post, CODE_MSE)
-    heading(left, "What the post measured: probe MSE, truth → code", f"3 epochs of Adam; {note}")
+    heading(left, "What the post measured: probe MSE, truth → code", f"3 epochs; {note}")
     colour_bar(made, left, post, CODE_MSE)
     draw_map(right, dataset, dataset["recovery_r2"], R2)
     heading(right, "What was recovered: R², code → truth", f"fresh noisy images; {note}")
@@ -69,21 +71,21 @@ def overview(dataset: xr.Dataset) -> Figure:
 def pmi(dataset: xr.Dataset) -> Figure:
     """The post's first heat map: MSE of the 3-epoch probe from truth to code."""
     values = dataset["probe_mse"].sel(direction="truth_to_code", fit="adam")
-    return map_figure(dataset, values, "Probe MSE, truth → code, 3 epochs of Adam", CODE_MSE)
+    return map_figure(dataset, values, "Probe MSE, truth → code (3 epochs)", CODE_MSE)
 
 
 @figure
 def pmi_exact(dataset: xr.Dataset) -> Figure:
     """The same probe fitted by least squares."""
     values = dataset["probe_mse"].sel(direction="truth_to_code", fit="exact")
-    return map_figure(dataset, values, "Probe MSE, truth → code, least squares", CODE_MSE)
+    return map_figure(dataset, values, "Probe MSE, truth → code (least squares)", CODE_MSE)
 
 
 @figure
 def reverse_probe(dataset: xr.Dataset) -> Figure:
     """The probe from code to truth, trained for 3 epochs."""
     values = dataset["probe_mse"].sel(direction="code_to_truth", fit="adam")
-    title = "Probe MSE, code → truth, 3 epochs of Adam"
+    title = "Probe MSE, code → truth (3 epochs)"
     return map_figure(dataset, values, title, truth_scale(dataset))
 
 
@@ -91,7 +93,7 @@ def reverse_probe(dataset: xr.Dataset) -> Figure:
 def reverse_probe_exact(dataset: xr.Dataset) -> Figure:
     """The probe from code to truth, fitted by least squares."""
     values = dataset["probe_mse"].sel(direction="code_to_truth", fit="exact")
-    title = "Probe MSE, code → truth, least squares"
+    title = "Probe MSE, code → truth (least squares)"
     return map_figure(dataset, values, title, truth_scale(dataset))
 
 
@@ -99,7 +101,7 @@ def reverse_probe_exact(dataset: xr.Dataset) -> Figure:
 def decode_mse(dataset: xr.Dataset) -> Figure:
     """The post's second heat map: MSE of the decoded projection, 3-epoch probe."""
     values = dataset["decode_mse"].sel(fit="adam")
-    title = "Decode MSE, truth → code → image, 3 epochs of Adam"
+    title = "Decode MSE, truth → code → image (3 epochs)"
     return map_figure(dataset, values, title, pixel_scale(dataset))
 
 
@@ -107,7 +109,7 @@ def decode_mse(dataset: xr.Dataset) -> Figure:
 def decode_mse_exact(dataset: xr.Dataset) -> Figure:
     """The same with the probe fitted by least squares."""
     values = dataset["decode_mse"].sel(fit="exact")
-    title = "Decode MSE, truth → code → image, least squares"
+    title = "Decode MSE, truth → code → image (least squares)"
     return map_figure(dataset, values, title, pixel_scale(dataset))
 
 
@@ -116,7 +118,7 @@ def decode_ratio(dataset: xr.Dataset) -> Figure:
     """Decode MSE as a multiple of what the best constant image scores."""
     values = dataset["decode_mse"].sel(fit="exact") / dataset["decode_mse_constant"]
     scale = Scale("ratio of MSEs", 1.0, low_is_better=True)
-    return map_figure(dataset, values, "Decode MSE (least squares) ÷ MSE of the mean image", scale)
+    return map_figure(dataset, values, "Decode MSE ÷ MSE of the mean image", scale)
 
 
 @figure
@@ -129,14 +131,14 @@ def reconstruction_mse(dataset: xr.Dataset) -> Figure:
 @figure
 def recovery_r2(dataset: xr.Dataset) -> Figure:
     """R2 code to truth on fresh noisy draws, inactive latents dropped."""
-    title = "Recovery R², code → truth, fresh noisy images"
+    title = "Recovery R², code → truth (noisy images)"
     return map_figure(dataset, dataset["recovery_r2"], title, R2)
 
 
 @figure
 def grid_recovery_r2(dataset: xr.Dataset) -> Figure:
     """R2 code to truth on the clean test grid, inactive latents dropped."""
-    title = "Recovery R², code → truth, clean test grid"
+    title = "Recovery R², code → truth (clean grid)"
     return map_figure(dataset, dataset["grid_recovery_r2"], title, R2)
 
 
@@ -153,5 +155,30 @@ def information_fraction(dataset: xr.Dataset) -> Figure:
     """Information recovered, as a fraction of what the images hold."""
     ceiling = dataset["information_ceiling"]
     values = dataset["information"] / ceiling.where(np.isfinite(ceiling) & (ceiling > 0))
-    title = "Information recovered ÷ information in the images"
+    title = "Information recovered, of what images hold"
     return map_figure(dataset, values, title, Scale("fraction of the ceiling I(z; x)", 1.0))
+
+
+def recovery_difference(first: xr.Dataset, second: xr.Dataset) -> Figure:
+    """Recovery R2 of a second run less that of a first, on the mu and beta that both have.
+
+    Args:
+        first: a dataset.
+        second: another, on the same mu and beta.
+    """
+    runs = [run.sortby(["mu", "beta"]) for run in (first, second)]
+    means = [converged(run, run["recovery_r2"]).mean("seed") for run in runs]
+    both = [(run["status"] == "collapsed").all("seed") for run in runs]
+    shown = runs[0][["critical_beta"]].assign(
+        status=xr.where(both[0] & both[1], "collapsed", "ok").expand_dims("seed")
+    )
+    scale = Scale("R² of B − R² of A", 1.0, signed=True)
+    with house_style():
+        made = new_figure(*map_size(shown))
+        ax = made.subplots()
+        values = (means[1] - means[0]).expand_dims("seed")
+        handles = draw_map(ax, shown, values, scale)
+        heading(ax, "Recovery R², B − A", "hatched: collapsed in both; means over the seeds")
+        colour_bar(made, ax, values, scale)
+        legend_below(made, handles, columns=2 if made.get_figwidth() > 6.5 else 1)
+    return made

@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 
 from vaekit.results import settings
 
@@ -83,7 +84,7 @@ def heading(ax: Axes, title: str, subtitle: str = "") -> None:
     lines = subtitle.count("\n") + 1 if subtitle else 0
     ax.set_title(title, loc="left", fontsize=10.5, fontweight="bold", color=INK, pad=7 + 11 * lines)
     if subtitle:
-        ax.annotate(
+        words = ax.annotate(
             subtitle,
             (0, 1),
             (0, 6),
@@ -93,13 +94,27 @@ def heading(ax: Axes, title: str, subtitle: str = "") -> None:
             color=MUTED,
             va="bottom",
         )
+        # A long subtitle may run over the colour bar's column instead of pushing it away.
+        words.set_in_layout(False)
 
 
 def page_heading(made: Figure, title: str, subtitle: str = "") -> None:
     """Put a heading over a figure of several panels."""
-    made.suptitle(
-        f"{title}\n{subtitle}" if subtitle else title, x=0.012, ha="left", fontsize=10.5
+    # The empty second line is the room of the subtitle, which hangs on the title.
+    words = made.suptitle(
+        f"{title}\n ", x=0.012, ha="left", fontsize=10.5, fontweight="bold", linespacing=1.1
     )
+    below = Annotation(
+        subtitle,
+        (0, 0),
+        (0, 2),
+        xycoords=words,
+        textcoords="offset points",
+        fontsize=8,
+        color=MUTED,
+    )
+    below.set_in_layout(False)
+    made.add_artist(below)
 
 
 def legend_below(made: Figure, handles: list[Artist], columns: int = 3) -> None:
@@ -123,8 +138,8 @@ def ink_on(colour: tuple[float, ...]) -> str:
 
 
 def plain(value: float) -> str:
-    """Write a coordinate's value as shortly as it is exact to read: 0.5, 2, 10."""
-    return f"{value:g}"
+    """Write a coordinate's value as shortly as it is exact to read: 0.5, −2, 10."""
+    return f"{value:g}".replace("-", "−")
 
 
 def listed(values: np.ndarray) -> str:
@@ -147,7 +162,7 @@ def seeds_note(dataset: xr.Dataset) -> str:
     count = dataset.sizes["seed"]
     if count == 1:
         return ""
-    return f", mean ± standard deviation of {count} seeds (no ± where they agree exactly)"
+    return f"; mean ± standard deviation of {count} seeds"
 
 
 def converged(dataset: xr.Dataset, values: xr.DataArray) -> xr.DataArray:
