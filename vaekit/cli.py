@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import click
 
@@ -19,42 +19,40 @@ from vaekit.config import PRESETS, ConfigError, SweepConfig, allowed
 
 PREDICT_FIELDS = ("mu", "grid", "tile", "noise_variance", "decoder_variance", "generator")
 
-Command = Callable[..., None]
+Decorated = TypeVar("Decorated", bound=Callable[..., None])
 
 
-def _option(name: str, default: object = None) -> Callable[[Command], Command]:
-    """Make the option of a configuration field; its text is checked by the field itself."""
-    field = SweepConfig.model_fields[name]
-    text = f"{field.description} Allowed: {allowed(name)}."
-    if not field.is_required():
-        default = field.default
-    if default is not None:
-        text += f"  [default: {_plain(default) or 'none'}]"
-    return click.option(f"--{name.replace('_', '-')}", name, metavar=_metavar(name), help=text)
+def _options(names: Iterable[str]) -> Callable[[Decorated], Decorated]:
+    """Make the options of configuration fields; the fields themselves check the texts given."""
 
-
-def _options(names: Iterable[str], **defaults: object) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
+    def decorate(command: Decorated) -> Decorated:
         for name in reversed(list(names)):
-            command = _option(name, defaults.get(name))(command)
+            field = SweepConfig.model_fields[name]
+            text = f"{field.description} Allowed: {allowed(name)}."
+            if not field.is_required():
+                text += f"  [default: {_plain(field.default)}]"
+            flag = f"--{name.replace('_', '-')}"
+            command = click.option(flag, name, metavar=_metavar(name), help=text)(command)
         return command
 
     return decorate
 
 
 def _metavar(name: str) -> str:
-    default = SweepConfig.model_fields[name].default
-    if name in ("mu", "beta", "test_levels", "hidden"):
+    annotation: Any = SweepConfig.model_fields[name].annotation
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    if get_origin(annotation) is tuple:
         return "LIST"
-    return {int: "INTEGER", float: "NUMBER"}.get(type(default), "TEXT")
+    return {int: "INTEGER", float: "NUMBER"}.get(annotation, "TEXT")
 
 
 def _plain(value: object) -> str:
-    """Write a field's value as the command line takes it: a list with commas."""
+    """Write a value as the command line takes it: a list with commas."""
     return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else str(value)
 
 
-def _given(values: dict[str, Any]) -> dict[str, Any]:
+def _given(values: dict[str, str | None]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -66,17 +64,14 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--preset", metavar="NAME", help=f"Where to start from: {', '.join(PRESETS)}.")
-@click.option(
-    "--config", "file", metavar="FILE", help="Where to start from: a TOML file with the same names."
-)
+@click.option("--config", "file", metavar="FILE", help="Where to start from: a TOML file.")
 @_options(name for name in SweepConfig.model_fields if name != "preset")
-@click.option(
-    "--out", metavar="DIR", help="The run directory.  [default: runs/<time>-<preset>]"
-)
+@click.option("--out", metavar="DIR", help="The run directory.  [default: runs/<time>-<preset>]")
 @click.option("--overwrite", is_flag=True, help="Replace what is in the run directory.")
-@click.pass_context
+@click.pass_obj
 def sweep(
-    context: click.Context,
+    arguments: list[str],
+    /,
     preset: str | None,
     file: str | None,
     out: str | None,
@@ -85,12 +80,10 @@ def sweep(
 ) -> None:
     """Train and measure every (mu, beta, seed) and write a report.
 
-    Starts from a preset or a file; every option after that replaces one field. With neither, CUDA
-    takes `post` and a CPU takes `laptop`. The last line printed is the path of the report. Lists
-    are written with commas: --mu 0,1,2.
+    Starts from a preset or a file; every other option replaces one field. With neither, CUDA takes
+    the preset post and a CPU takes laptop. Lists are written with commas: --mu 0,1,2. The last
+    line printed is the path of the report.
     """
-    from vaekit.progress import progress_for
-
     if preset is not None and file is not None:
         raise click.UsageError("--preset and --config exclude each other")
     changes = _given(fields)
@@ -99,30 +92,164 @@ def sweep(
         config = SweepConfig.from_toml(file, **changes)
     else:
         if preset is None:
-            preset, reason = _default_preset(changes.get("device", "auto"))
+            preset, reason = _default_preset(changes)
         config = SweepConfig.from_preset(preset, **changes)
     directory = Path(out or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.preset}")
+
+    from vaekit.progress import progress_for
+    from vaekit.sweep import run_sweep
+
     with progress_for(sys.stderr) as progress:
         if reason:
             progress.note(reason)
-        from vaekit.results import FIGURES_AND_REPORT
-        from vaekit.sweep import run_sweep
-
         dataset = run_sweep(
             config,
             directory,
             overwrite=overwrite,
-            command=shlex.join(["vaekit", *context.find_root().meta["arguments"]]),
+            command=shlex.join(["vaekit", *arguments]),
             progress=progress,
         )
-        progress.note(_outcome(dataset["status"].values.ravel().tolist()))
+        status = dataset["status"].values.ravel().tolist()
+        counts = ", ".join(f"{status.count(kind)} {kind}" for kind in sorted(set(status)))
+        progress.note(f"{len(status)} models: {counts}")
     click.echo(directory / "report.html")
 
 
-def _default_preset(device: str) -> tuple[str, str]:
+def _default_preset(changes: dict[str, Any]) -> tuple[str, str]:
     """Choose the preset that suits the device, and say why."""
+    # From the validated field, so that a device of no known form is refused in the usual words.
+    device = SweepConfig.from_preset("smoke", device=changes.get("device", "auto")).device
+
     from vaekit.machine import resolve_device
 
-    if resolve_device(device).type == "cuda":
-        return "post", "preset post, because the device is CUDA (another: --preset or --config)"
-    return "laptop", "preset laptop, because the device is a CPU (another: --preset or --config)"
+    name = "post" if resolve_device(device).type == "cuda" else "laptop"
+    why = "there is a CUDA device" if name == "post" else "the device is a CPU"
+    return name, f"preset {name}, because {why} and neither --preset nor --config is given"
+
+
+@cli.command()
+@click.argument("run", metavar="RUN")
+@click.argument("other", metavar="[RUN2]", required=False)
+@click.option(
+    "--out",
+    metavar="DIR",
+    help="Where the page and its figures go.  [default: RUN; with RUN2, RUN-and-RUN2 beside RUN]",
+)
+def report(run: str, other: str | None, out: str | None) -> None:
+    """Draw a run's figures and page again from its dataset; with RUN2, both side by side."""
+    from vaekit.report import write_report
+    from vaekit.results import ResultsError, open_results
+
+    try:
+        dataset = open_results(run)
+        second = open_results(other) if other is not None else None
+    except ResultsError as mistake:
+        raise click.UsageError(str(mistake)) from mistake
+    directory = _run_directory(run)
+    if out is not None:
+        directory = Path(out)
+    elif other is not None:
+        directory = directory.with_name(f"{directory.name}-and-{_run_directory(other).name}")
+    directory.mkdir(parents=True, exist_ok=True)
+    click.echo(write_report(dataset, directory, other=second))
+
+
+def _run_directory(run: str) -> Path:
+    """Find the directory of a run that is given as it, or as the file in it."""
+    path = Path(run).resolve()
+    return path if path.is_dir() else path.parent
+
+
+@cli.command()
+def info() -> None:
+    """Print versions, the device, and which engine runs on it and why."""
+    import torch
+
+    from vaekit.machine import device_name, resolve_device, total_memory, versions
+    from vaekit.products import product_library
+    from vaekit.step import TorchStep
+
+    device = resolve_device("auto")
+    found = "there is a CUDA device" if device.type == "cuda" else "torch sees no CUDA device"
+    rows = {
+        "vaekit": __version__,
+        **{name: version for name, version in versions().items() if name != "vaekit"},
+        "device": f"{device} ({found}): {device_name(device)}",
+        "memory": f"{total_memory(device) / 2**30:.1f} GiB",
+        "threads": str(torch.get_num_threads()),
+        "engine": f"{TorchStep.name} (the backward pass written out in torch operations)",
+        "backend": "torch (every op runs its torch definition on this device)",
+        "float32 products": product_library(device),
+    }
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        click.echo(f"{name:{width}}  {value}")
+
+
+@cli.command()
+@_options(PREDICT_FIELDS)
+def predict(**fields: str | None) -> None:
+    """Print, for every mu, the beta beyond which theory expects collapse, and the ceiling.
+
+    The ceiling is the information in nats that one noisy image carries about its truth.
+    """
+    from vaekit.theory import critical_beta, information_ceiling
+
+    # Two levels are the least test grid that a sweep can have, and nothing here depends on it.
+    least = {"mu": PRESETS["post"]["mu"], "beta": (1.0,), "test_levels": (0.25, 0.75)}
+    config = SweepConfig(**{**least, **_given(fields)})
+    setting = {name: getattr(config, name) for name in PREDICT_FIELDS if name != "mu"}
+    click.echo(", ".join(f"{name} {_plain(value)}" for name, value in setting.items()))
+    click.echo(f"{'mu':>8}  {'critical beta':>13}  {'ceiling (nats)':>14}")
+    for mu in config.mu:
+        boundary = critical_beta(
+            mu,
+            tile=config.tile,
+            noise_variance=config.noise_variance,
+            decoder_variance=config.decoder_variance,
+            generator=config.generator,
+        )
+        ceiling = information_ceiling(
+            mu,
+            factors=config.factors,
+            tile=config.tile,
+            noise_variance=config.noise_variance,
+            generator=config.generator,
+        )
+        click.echo(f"{mu:8g}  {boundary:13.4f}  {ceiling:14.4f}")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Args:
+        arguments: what follows `vaekit`.
+
+    Returns:
+        The exit code (see the module).
+    """
+    given = list(arguments)
+    try:
+        code = cli.main(given, prog_name="vaekit", standalone_mode=False, obj=given)
+    except click.exceptions.NoArgsIsHelpError as mistake:
+        mistake.show()
+        return 2
+    except click.ClickException as mistake:
+        return _complain(mistake.format_message(), 2)
+    except (ConfigError, FileExistsError) as mistake:
+        return _complain(str(mistake), 2)
+    except click.Abort:
+        return _complain("interrupted", 130)
+    except (OSError, MemoryError) as failure:
+        return _complain(f"the run failed: {failure or type(failure).__name__}", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"vaekit: {' '.join(message.split())}", err=True)
+    return code
+
+
+def main() -> NoReturn:
+    """Run the command line of this process and exit."""
+    sys.exit(run(sys.argv[1:]))

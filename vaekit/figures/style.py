@@ -143,9 +143,7 @@ def plain(value: float) -> str:
 
 
 def listed(values: np.ndarray) -> str:
-    """Write coordinate values as a list, long ones as a range."""
-    if len(values) > 3:
-        return f"{plain(values[0])} to {plain(values[-1])}"
+    """Write coordinate values as a list."""
     return ", ".join(plain(value) for value in values)
 
 

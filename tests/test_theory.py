@@ -1,0 +1,148 @@
+"""The closed forms, held against other closed forms, simulation, and published values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from vaekit.theory import (
+    constant_predictor_mse,
+    critical_beta,
+    information_ceiling,
+    intensity_mean,
+    intensity_variance,
+    linear_optimum,
+    sigmoid,
+)
+
+
+def by_adaptive_quadrature(mu: float) -> tuple[float, float]:
+    """Mean and variance of sigmoid(N(mu, 1)) by an integrator of another kind."""
+    density = stats.norm(mu).pdf
+
+    def moment(power: int) -> float:
+        value, _ = integrate.quad(
+            lambda z: float(sigmoid(z)) ** power * density(z), mu - 12, mu + 12, epsabs=1e-13
+        )
+        return value
+
+    return moment(1), moment(2) - moment(1) ** 2
+
+
+@pytest.mark.parametrize("mu", [-3.0, 0.0, 0.5, 2.0, 5.0])
+def test_intensity_moments(mu: float) -> None:
+    mean, variance = by_adaptive_quadrature(mu)
+    assert float(intensity_mean(mu)) == pytest.approx(mean, rel=1e-9)
+    assert float(intensity_variance(mu)) == pytest.approx(variance, rel=1e-6)
+
+
+def test_critical_beta_has_the_known_values() -> None:
+    known = [9.50, 7.54, 4.05, 1.92, 1.20, 1.03]
+    assert critical_beta(np.arange(6.0)) == pytest.approx(known, abs=0.006)
+    _, variance = by_adaptive_quadrature(1.5)
+    assert critical_beta(1.5) == pytest.approx((49 * variance + 0.25) / 0.25, rel=1e-6)
+    assert isinstance(critical_beta(0.0), float)
+
+
+def test_critical_beta_scales() -> None:
+    assert critical_beta(1.0, decoder_variance=0.5) == pytest.approx(critical_beta(1.0) / 2)
+    assert critical_beta(7.0, tile=3, generator="linear") == pytest.approx((9 + 0.25) / 0.25)
+    assert critical_beta(-2.0) == pytest.approx(critical_beta(2.0))
+
+
+def test_the_ceiling_of_a_gaussian_channel_is_its_capacity() -> None:
+    assert information_ceiling(3.0, generator="linear", factors=2) == pytest.approx(
+        math.log1p(49 / 0.25)
+    )
+    assert information_ceiling(0.0, noise_variance=0.0) == math.inf
+
+
+@pytest.mark.parametrize("mu", [0.0, 2.0, 5.0])
+def test_the_ceiling_by_simulation(mu: float) -> None:
+    """I = E[ln p(y|s) - ln p(y)] over draws, p(y) by a mixture over other draws."""
+    rng = np.random.default_rng(0)
+    noise = 0.5 / 7
+    s = sigmoid(rng.normal(mu, 1.0, 20_000))
+    y = s + rng.normal(0.0, noise, s.size)
+    nodes = sigmoid(mu + stats.norm.ppf((np.arange(4000) + 0.5) / 4000))
+    marginal = stats.norm.pdf(y[:, None], nodes, noise).mean(1)
+    gains = stats.norm.logpdf(y, s, noise) - np.log(marginal)
+    error = gains.std() / math.sqrt(gains.size)
+    assert information_ceiling(mu, factors=1) == pytest.approx(gains.mean(), abs=4 * error)
+
+
+def test_the_ceiling_lies_below_the_gaussian_bound_and_falls_with_mu() -> None:
+    ceilings = [information_ceiling(mu) for mu in range(6)]
+    bounds = 4.5 * np.log1p(49 * intensity_variance(np.arange(6.0)) / 0.25)
+    assert (np.array(ceilings) < bounds).all()
+    assert ceilings == sorted(ceilings, reverse=True)
+    assert ceilings[5] == pytest.approx(bounds[5], rel=0.02)
+
+
+@pytest.mark.parametrize("noise", [1e-5, 1e-3, 0.25, 4.0])
+def test_the_ceiling_does_not_depend_on_the_mesh(
+    noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = information_ceiling(1.0, noise_variance=noise)
+    arange = np.arange
+    monkeypatch.setattr(np, "arange", lambda a, b, step: arange(a, b, step / 2))
+    assert information_ceiling(1.0, noise_variance=noise) == pytest.approx(coarse, rel=1e-6)
+
+
+def test_constant_predictor() -> None:
+    levels = (0.1, 0.5, 0.9)
+    assert float(constant_predictor_mse(0.0, levels)) == pytest.approx(0.32 / 3)
+    assert float(constant_predictor_mse(5.0, levels)) == pytest.approx(0.346, abs=5e-4)
+
+
+def test_linear_optimum_worked_example() -> None:
+    """Methods D3.3: nine tiles of 49 pixels, beta = 1."""
+    optimum = linear_optimum(
+        [49.25] * 9 + [0.25] * 432, beta=1.0, decoder_variance=0.25, latents=9
+    )
+    assert optimum.active_units == 9
+    assert optimum.posterior_variances == pytest.approx([0.005076] * 9, rel=1e-3)
+    assert optimum.kl == pytest.approx([2.642] * 9, abs=5e-4)
+    assert optimum.rate == pytest.approx(23.77, abs=5e-3)
+    assert optimum.squared_error == pytest.approx(110.25)
+    assert optimum.elbo == pytest.approx(-343.85, abs=5e-3)
+
+
+def test_at_beta_one_the_objective_is_the_exact_likelihood() -> None:
+    """The ELBO is tight at the pPCA optimum: -E ln p(x) = 1/2 [ln det(2 pi C) + tr(C^-1 S)]."""
+    rng = np.random.default_rng(0)
+    spectrum = rng.gamma(1.0, 3.0, 12)
+    optimum = linear_optimum(spectrum, beta=1.0, decoder_variance=0.7, latents=5)
+    ordered = np.sort(spectrum)[::-1]
+    model = np.where(np.arange(12) < optimum.active_units, ordered, 0.7)
+    exact = 0.5 * np.sum(np.log(2 * np.pi * model) + ordered / model)
+    assert optimum.objective == pytest.approx(exact)
+
+
+@pytest.mark.parametrize("beta", [0.3, 1.0, 2.5, 40.0])
+def test_the_optimum_cannot_be_improved(beta: float) -> None:
+    """Among linear VAEs with scaled axes, every perturbed one has a higher objective."""
+    rng = np.random.default_rng(1)
+    spectrum = np.array([9.0, 4.0, 1.0, 0.4])
+    variance = 0.5
+    best = linear_optimum(spectrum, beta=beta, decoder_variance=variance, latents=3)
+
+    def objective(w: np.ndarray, v: np.ndarray, tau: np.ndarray) -> float:
+        """Axis j encodes with v_j and posterior variance tau_j, and decodes with w_j."""
+        kept = spectrum[:3]
+        error = (1 - w * v) ** 2 * kept + w**2 * tau
+        kl = 0.5 * (v**2 * kept + tau - 1 - np.log(tau))
+        distortion = (error.sum() + spectrum[3]) / (2 * variance)
+        return 2 * math.log(2 * math.pi * variance) + distortion + beta * kl.sum()
+
+    active = np.arange(3) < best.active_units
+    encoder = np.where(active, best.weights / spectrum[:3], 0.0)
+    at_best = objective(best.weights, encoder, best.posterior_variances)
+    assert at_best == pytest.approx(best.objective)
+    for _ in range(200):
+        shift = rng.normal(0, 0.05, (3, 3))
+        tau = best.posterior_variances * np.exp(shift[2])
+        assert objective(best.weights + shift[0], encoder + shift[1], tau) >= at_best - 1e-12
