@@ -65,7 +65,7 @@ def test_the_ceiling_by_simulation(mu: float) -> None:
     """I = E[ln p(y|s) - ln p(y)] over draws, p(y) by a mixture over other draws."""
     rng = np.random.default_rng(0)
     noise = 0.5 / 7
-    s = sigmoid(rng.normal(mu, 1.0, 20_000))
+    s = sigmoid(rng.normal(mu, 1.0, 5_000))
     y = s + rng.normal(0.0, noise, s.size)
     nodes = sigmoid(mu + stats.norm.ppf((np.arange(4000) + 0.5) / 4000))
     marginal = stats.norm.pdf(y[:, None], nodes, noise).mean(1)
@@ -82,13 +82,17 @@ def test_the_ceiling_lies_below_the_gaussian_bound_and_falls_with_mu() -> None:
     assert ceilings[5] == pytest.approx(bounds[5], rel=0.02)
 
 
-@pytest.mark.parametrize("noise", [1e-5, 1e-3, 0.25, 4.0])
+@pytest.mark.parametrize("noise", [1e-4, 1e-2, 0.25, 4.0])
 def test_the_ceiling_does_not_depend_on_the_mesh(
     noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse = information_ceiling(1.0, noise_variance=noise)
     arange = np.arange
-    monkeypatch.setattr(np, "arange", lambda a, b, step: arange(a, b, step / 2))
+
+    def twice_as_fine(*limits: float) -> np.ndarray:
+        return arange(*limits[:2], limits[2] / 2) if len(limits) == 3 else arange(*limits)
+
+    monkeypatch.setattr(np, "arange", twice_as_fine)
     assert information_ceiling(1.0, noise_variance=noise) == pytest.approx(coarse, rel=1e-6)
 
 

@@ -24,6 +24,7 @@ Array = npt.NDArray[np.float64]
 # Gauss-Hermite on this many nodes integrates a sigmoid against a Gaussian to rounding error.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(160)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+MESH_POINTS = 2**21
 
 
 def sigmoid(z: npt.ArrayLike) -> Array:
@@ -151,13 +152,22 @@ def information_ceiling(
     prior /= prior.sum()
     s = sigmoid(mu + z)
     y = np.arange(s.min() - 9.0 * noise, s.max() + 9.0 * noise, noise / 6.0)
-    kernel = np.exp(-0.5 * np.square((y - s[:, None]) / noise))
-    marginal = prior @ kernel
-    # ln p(y|s) is written out: where the kernel underflows, its logarithm would not be finite.
-    log_kernel = -0.5 * np.square((y - s[:, None]) / noise)
+    # In pieces: with little noise the mesh of all s against all y would not fit in memory.
+    pieces = np.array_split(np.arange(len(s)), math.ceil(len(s) * len(y) / MESH_POINTS))
+    marginal = sum(prior[rows] @ np.exp(_log_kernel(y, s[rows], noise)) for rows in pieces)
     log_marginal = np.log(np.maximum(marginal, np.finfo(np.float64).tiny))
-    gain = (kernel * (log_kernel - log_marginal)).sum(axis=1) / kernel.sum(axis=1)
-    return factors * float(prior @ gain)
+    total = 0.0
+    for rows in pieces:
+        log_kernel = _log_kernel(y, s[rows], noise)
+        kernel = np.exp(log_kernel)
+        gain = (kernel * (log_kernel - log_marginal)).sum(axis=1) / kernel.sum(axis=1)
+        total += float(prior[rows] @ gain)
+    return factors * total
+
+
+def _log_kernel(y: Array, s: Array, noise: float) -> Array:
+    """ln p(y|s) on the mesh, without the constant that cancels."""
+    return -0.5 * np.square((y - s[:, None]) / noise)
 
 
 @dataclass(frozen=True)
