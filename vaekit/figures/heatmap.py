@@ -24,11 +24,11 @@ from vaekit.figures.style import (
     heading,
     ink_on,
     legend_below,
-    listed,
     new_figure,
     objective_note,
     plain,
     seeds_note,
+    spans,
 )
 
 CELL_WIDTH = 0.56
@@ -227,7 +227,7 @@ def critical_line(ax: Axes, dataset: xr.Dataset) -> list[Artist]:
     for word, beyond in (("above", critical > beta[-1]), ("below", critical < beta[0])):
         if (beyond & known).any():
             edge = plain(beta[-1] if word == "above" else beta[0])
-            outside.append(f"{word} {edge} at μ = {listed(dataset['mu'].values[beyond & known])}")
+            outside.append(f"{word} {edge} at μ = {spans(dataset['mu'].values, beyond & known)}")
     if outside:
         label += f"\n({'; '.join(outside)})"
     return [Line2D([], [], label=label, **style)]

@@ -142,9 +142,21 @@ def plain(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
-def listed(values: np.ndarray) -> str:
-    """Write coordinate values as a list."""
-    return ", ".join(plain(value) for value in values)
+def spans(values: np.ndarray, chosen: np.ndarray) -> str:
+    """Write the chosen ones of a coordinate's values as a list, neighbours as a range.
+
+    Args:
+        values: [n] in order.
+        chosen: [n] bool.
+    """
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]])))
+    parts = []
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start > 2:
+            parts.append(f"{plain(values[start])} to {plain(values[stop - 1])}")
+        else:
+            parts += [plain(value) for value in values[start:stop]]
+    return ", ".join(parts)
 
 
 def objective_note(dataset: xr.Dataset) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from vaekit.figures.style import listed, plain
+from vaekit.figures.style import plain, spans
 from vaekit.report.cells import best_beta, mean, number, runs
 
 # A difference in R2 below this counts as none: cells differ by about as much from seed to seed.
@@ -32,18 +32,18 @@ def verdict(dataset: xr.Dataset) -> str:
     if 2 * len(larger) > len(others):
         return (
             f"A larger β does help on biased data here: at {len(larger)} of the {len(others)} larger "
-            f"μ ({listed(mu[larger])}) a β above {reference}, recovers more, by up to "
+            f"μ ({spans(mu, np.isin(range(len(mu)), larger))}) a β above {reference}, recovers more, by up to "
             f"{number(most)} R²."
         )
     if larger:
         return (
             f"A larger β hardly protects against biased data here: a β above {reference}, recovers "
-            f"more at {len(larger)} of the {len(others)} larger μ ({listed(mu[larger])}), by up to "
+            f"more at {len(larger)} of the {len(others)} larger μ ({spans(mu, np.isin(range(len(mu)), larger))}), by up to "
             f"{number(most)} R², and not at the others."
         )
     if smaller:
         return (
-            f"A larger β does not protect against biased data here: at μ = {listed(mu[smaller])} a "
+            f"A larger β does not protect against biased data here: at μ = {spans(mu, np.isin(range(len(mu)), smaller))} a "
             f"β below {reference}, recovers more, by up to "
             f"{number(max(gain[i] for i in smaller))} R², and at no μ does a larger one."
         )
@@ -66,9 +66,8 @@ def protection(dataset: xr.Dataset) -> list[str]:
         reached = number(high) if low == high else f"{number(high)} to {number(low)}"
         sentences.append(f"β = {plain(beta[place[start]])} at {span} (R² {reached})")
     sentences = [f"The best β by recovery is {'; '.join(sentences)}."]
-    gone = mu[place < 0]
-    if len(gone):
-        sentences.append(f"At μ = {listed(gone)} no β recovers anything.")
+    if (place < 0).any():
+        sentences.append(f"At μ = {spans(mu, place < 0)} no β recovers anything.")
     base = unbiased(dataset)
     recovery = np.nan_to_num(mean(dataset, dataset["recovery_r2"]).values)
     kept = []

@@ -1,0 +1,182 @@
+"""The measures of a stack, on models whose score is known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vaekit import evaluate
+from vaekit.config import SweepConfig
+from vaekit.data import grid_truth
+from vaekit.evaluate import evaluate_baseline, evaluate_stack
+from vaekit.model import StackedVAE
+from vaekit.theory import information_ceiling
+
+MU, SEEDS = (0.0, 3.0), (0, 1)
+
+
+def config(**changes: object) -> SweepConfig:
+    small = {
+        "mu": MU,
+        "beta": (0.5, 4.0),
+        "steps": 1,
+        "hidden": (),
+        "grid": 2,
+        "tile": 3,
+        "latents": 6,
+        "decoder_output": "linear",
+        "evaluation_draws": 3000,
+    }
+    return SweepConfig(**{**small, **changes})
+
+
+def measure(vae: StackedVAE, setup: SweepConfig) -> dict[str, np.ndarray]:
+    return evaluate_stack(vae, setup, mu=MU, seeds=SEEDS, betas=setup.beta)
+
+
+def perfect(setup: SweepConfig, models: int = 4) -> StackedVAE:
+    """Linear models whose first four latents are the tiles' means and whose decoder undoes that.
+
+    Their posterior is narrow, and the latents to spare stay at the prior.
+    """
+    vae = StackedVAE.initial(setup, torch.zeros(models, dtype=torch.int64))
+    vae.flat.zero_()
+    (encoder, encoder_bias), (decoder, _) = vae.layers
+    basis = torch.zeros(4, setup.pixels)
+    pixel = torch.arange(setup.pixels)
+    tile = pixel // 6 // 3 * 2 + pixel % 6 // 3
+    basis[tile, pixel] = 1.0
+    # Ten times the intensity: at mu = 3 its variance alone would not make a latent active.
+    encoder[:, :, :4] = 10.0 * basis.T / 9.0
+    decoder[:, :4] = basis / 10.0
+    encoder_bias[:, 6:10] = -12.0
+    return vae
+
+
+def test_a_perfect_model_scores_perfectly() -> None:
+    setup = config(noise_variance=1e-6)
+    found = measure(perfect(setup), setup)
+    assert found["status"].tolist() == ["ok"] * 4
+    assert found["active_units"].tolist() == [4] * 4
+    assert found["probe_mse"][:, 1, 0] == pytest.approx([0.0] * 4, abs=1e-6)
+    assert found["probe_r2"][:, :, 0] == pytest.approx(np.ones((4, 2)), abs=1e-4)
+    assert found["decode_mse"][:, 0] == pytest.approx([0.0] * 4, abs=1e-6)
+    assert found["reconstruction_mse"] == pytest.approx([0.0] * 4, abs=1e-6)
+    assert found["recovery_r2"] == pytest.approx([1.0] * 4, abs=1e-3)
+    assert found["grid_recovery_r2"] == pytest.approx([1.0] * 4, abs=1e-4)
+
+
+def test_a_collapsed_model_is_never_recovered() -> None:
+    """Its truth -> code MSE is a perfect 0; everything that counts says nothing was kept."""
+    setup = config()
+    vae = perfect(setup)
+    vae.flat.zero_()
+    found = measure(vae, setup)
+    assert found["status"].tolist() == ["collapsed"] * 4
+    assert found["probe_mse"][:, 0, 0].tolist() == [0.0] * 4
+    for name in ("recovery_r2", "grid_recovery_r2", "information", "rate", "active_units"):
+        assert found[name].tolist() == [0.0] * 4, name
+    assert found["canonical_correlation"].max() == 0.0
+    levels = np.array(setup.test_levels)
+    assert found["decode_mse"][:, 0] == pytest.approx([np.mean(levels**2)] * 4, rel=1e-5)
+
+
+def test_a_whisper_of_a_code_is_collapsed_too() -> None:
+    """Scaled to nothing, a code still fits exactly; its latents are inactive, so it recovers 0."""
+    setup = config()
+    vae = perfect(setup)
+    vae.layers[0][0][:, :, :4] *= 1e-4
+    found = measure(vae, setup)
+    assert found["probe_r2"][0, 1, 0] > 0.99
+    assert found["status"].tolist() == ["collapsed"] * 4
+    assert found["recovery_r2"].tolist() == [0.0] * 4
+    assert found["grid_recovery_r2"].tolist() == [0.0] * 4
+    assert found["information"].tolist() == [0.0] * 4
+
+
+def test_no_model_holds_more_than_the_ceiling() -> None:
+    setup = config(latents=4, evaluation_draws=30_000)
+    vae = StackedVAE.initial(setup, torch.zeros(4, dtype=torch.int64))
+    vae.flat.zero_()
+    spread = perfect(config()).layers[0][0][:, :, :4]
+    vae.layers[0][0][:, :, :4] = spread
+    found = measure(vae, setup)
+    for index, mu in enumerate(np.repeat(MU, 2)):
+        ceiling = information_ceiling(mu, factors=4, tile=3)
+        assert 0.5 * ceiling < found["information"][index] <= ceiling * 1.01
+
+
+def test_rate_distortion_and_objective_belong_together() -> None:
+    setup = config()
+    found = measure(perfect(setup), setup)
+    beta = np.array([0.5, 4.0, 0.5, 4.0])
+    np.testing.assert_allclose(found["rate"], found["kl"].sum(-1))
+    np.testing.assert_allclose(found["elbo"], -(found["rate"] + found["distortion"]))
+    np.testing.assert_allclose(found["objective"], found["distortion"] + beta * found["rate"])
+    # Decoding a tile's mean leaves the noise less the one ninth that the mean took in.
+    noise = 0.5 * setup.pixels * (np.log(2 * np.pi * 0.25) + 8 / 9)
+    assert found["distortion"] == pytest.approx([noise] * 4, rel=0.01)
+    assert found["kl"][:, 4:].max() == 0.0
+
+
+def test_a_model_that_is_not_finite_is_diverged_and_disturbs_nobody() -> None:
+    setup = config(hidden=(16,))
+    clean = StackedVAE.initial(setup, torch.arange(4))
+    broken = StackedVAE(clean.architecture, clean.flat.clone())
+    broken.layers[1][0][2, 0, 0] = torch.nan
+    expected, found = measure(clean, setup), measure(broken, setup)
+    assert found["status"][2] == "diverged"
+    assert found["active_units"][2] == 0
+    others = [0, 1, 3]
+    for name, values in found.items():
+        np.testing.assert_array_equal(values[others], expected[name][others], err_msg=name)
+        if values.dtype.kind == "f":
+            assert np.isnan(values[2]).all(), name
+
+
+@pytest.mark.parametrize("code", ["mean", "sample"])
+def test_the_chunks_change_nothing_beyond_rounding(
+    code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = config(hidden=(16,), code=code)
+    vae = StackedVAE.initial(setup, torch.arange(4))
+    whole = measure(vae, setup)
+    monkeypatch.setattr(evaluate, "CHUNK_BYTES", 4 * 4 * 36 * 37)
+    pieces = measure(vae, setup)
+    for name, values in whole.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_allclose(pieces[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_sampled_code_is_noisier_than_its_mean() -> None:
+    vae = StackedVAE.initial(config(hidden=(16,)), torch.arange(4))
+    by_mean, by_sample = (
+        measure(vae, config(hidden=(16,), code=code)) for code in ("mean", "sample")
+    )
+    assert (by_sample["probe_mse"][:, 1, 0] > 1.5 * by_mean["probe_mse"][:, 1, 0]).all()
+
+
+def test_the_draws_were_never_trained_on_and_differ_between_streams() -> None:
+    setup = config(hidden=(16,))
+    vae = StackedVAE.initial(setup, torch.zeros(4, dtype=torch.int64))
+    found = measure(vae, setup)
+    assert found["distortion"][0] != found["distortion"][2]
+
+
+def test_the_untrained_baseline_is_the_posts() -> None:
+    """Untrained networks and 3 epochs of Adam: 0.106 to 0.126 around the post's 0.1121."""
+    setup = SweepConfig(mu=(0.0,), beta=(1.0,), steps=1, baseline_seeds=6)
+    found = evaluate_baseline(setup, torch.device("cpu"))
+    mse = found["baseline_probe_mse"].mean(0)
+    assert 0.106 <= mse[1, 1] <= 0.126
+    assert mse[1, 0] == pytest.approx(0.038, abs=0.004)
+    assert mse[0, 1] == pytest.approx(0.005, abs=0.003)
+    assert mse[0, 0] < 5e-4
+    variance = grid_truth(setup).var(dim=0, unbiased=False).mean().item()
+    assert found["baseline_probe_r2"].mean(0)[1, 0] == pytest.approx(1 - mse[1, 0] / variance)
+
+
+def test_no_baseline_is_an_empty_table() -> None:
+    setup = config(baseline_seeds=0)
+    assert evaluate_baseline(setup, torch.device("cpu"))["baseline_probe_mse"].shape == (0, 2, 2)
