@@ -37,19 +37,20 @@ def lint(session: nox.Session) -> None:
 def sweep(session: nox.Session) -> None:
     """Train, measure and report a sweep; the last line printed is the report's path."""
     session.install(*PINNED, ".")
-    session.run("python", "-m", "vaekit", "sweep", *session.posargs)
+    # The command, not `python -m vaekit`, which would run the folder here and not what is installed.
+    session.run("vaekit", "sweep", *session.posargs)
 
 
 @nox.session(default=False)
 def report(session: nox.Session) -> None:
-    """Draw the report of a run again, or of two runs side by side: `nox -s report -- RUN [RUN2]`."""
+    """Draw the report of a run again, or of two runs side by side: `-- RUN [RUN2]`."""
     session.install(*PINNED, ".")
-    session.run("python", "-m", "vaekit", "report", *session.posargs)
+    session.run("vaekit", "report", *session.posargs)
 
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time the training step beside its peers and store the samples: `nox -s bench -- --quick`."""
+    """Time the training step beside its peers and store the samples: `-- --quick` for less."""
     session.install(*PINNED, "-e", ".")
     session.run("python", "-m", "bench.bench_training", *session.posargs)
 
@@ -73,7 +74,7 @@ def interpret(session: nox.Session) -> None:
 @nox.session(default=False)
 @nox.parametrize("triton", ["3.9.0", "3.6.0"])
 def compile(session: nox.Session, triton: str) -> None:
-    """Compile the Triton kernels for GPUs that need not be here, with the newest and an old Triton."""
+    """Compile the Triton kernels for GPUs that need not be here, with two versions of Triton."""
     session.install(*PINNED, "-e", ".", *TEST)
     # Past the pin, and past the Triton that a CUDA torch asks for: nothing here launches a kernel.
     session.install("--no-deps", f"triton=={triton}")

@@ -1,0 +1,1 @@
+"""Benchmarks: how each is timed, what it is timed against, and where its samples go."""

@@ -33,31 +33,33 @@ def problem(models: int, steps: int) -> Problem:
     return Problem(SweepConfig(mu=(0.0,), beta=betas, steps=1), steps)
 
 
-def floor(models: int) -> Block:
+def floor(models: int, steps: int) -> Block:
     """Do only what no engine can leave out: the 17 products of a step and one pass of Adam.
 
     Its time is the floor that the engine's time is shown against. It is measured, not computed.
     """
     setup = problem(models, 1).config
     vae = StackedVAE.initial(setup, torch.zeros(models, dtype=torch.int64))
-    inputs = [torch.rand(models, setup.batch, i) for i, _ in vae.architecture.sizes]
-    outputs = [torch.rand(models, setup.batch, o) for _, o in vae.architecture.sizes]
-    vae.flat.grad = torch.full_like(vae.flat, 1e-3)
+    sizes = vae.architecture.sizes
+    inputs = [torch.rand(models, setup.batch, i) for i, _ in sizes]
+    errors = [torch.rand(models, setup.batch, o) for _, o in sizes]
+    outputs = [torch.empty_like(error) for error in errors]
+    input_errors = [torch.empty_like(x) for x in inputs]
+    vae.flat.grad = torch.empty_like(vae.flat)
     gradients = vae.architecture.split(vae.flat.grad)
-    adam = torch.optim.Adam([vae.flat], lr=1e-6, fused=True)
+    adam = torch.optim.Adam([vae.flat], lr=setup.learning_rate, fused=True)
 
     def block() -> torch.Tensor:
         with torch.no_grad(), fast_products(CPU):
-            for index, (weight, _) in enumerate(vae.layers):
-                x, y = inputs[index], outputs[index]
-                torch.bmm(x, weight, out=y)
-                torch.bmm(x.transpose(1, 2), y, out=gradients[index][0])
-                if index:
-                    torch.bmm(y, weight.transpose(1, 2), out=x)
-            for x in inputs:
-                x.fill_(0.5)
-            vae.flat.grad.fill_(1e-3)
-            adam.step()
+            for _ in range(steps):
+                for index, (weight, _) in enumerate(vae.layers):
+                    torch.bmm(inputs[index], weight, out=outputs[index])
+                    x = inputs[index].transpose(1, 2)
+                    torch.bmm(x, errors[index], out=gradients[index][0])
+                    if index:
+                        transposed = weight.transpose(1, 2)
+                        torch.bmm(errors[index], transposed, out=input_errors[index])
+                adam.step()
         return vae.flat
 
     return block
@@ -101,12 +103,9 @@ def scale_models(steps: int, rounds: int) -> dict[str, object]:
     for models in MODELS:
         task = problem(models, steps)
         check(task, {"vaekit": vaekit_torch(task)})
-        once = floor(models)
-        blocks = {"vaekit": vaekit_torch(task), "floor": lambda: [once() for _ in range(steps)]}
+        blocks = {"vaekit": vaekit_torch(task), "floor": floor(models, steps)}
         samples = interleave(blocks, rounds)
-        cost, least = (
-            statistics.median(samples[name]) * 1e3 / (steps * models) for name in blocks
-        )
+        cost, least = (statistics.median(samples[name]) * 1e3 / (steps * models) for name in blocks)
         print(f"{models:8}{cost:10.3f}{least:10.3f}{least / cost:10.0%}")
         curve[models] = {"ms_per_model_step": cost, "floor_ms": least, "seconds": samples}
     return {"steps": steps, "curve": curve}

@@ -63,10 +63,7 @@ class Problem:
     def noise(self) -> Tensor:
         """Noise of every step: [T, M, B, L]."""
         return torch.stack(
-            [
-                latent_noise(self.config, self.seeds, self.beta, t)
-                for t in range(1, self.steps + 1)
-            ]
+            [latent_noise(self.config, self.seeds, self.beta, t) for t in range(1, self.steps + 1)]
         )
 
     def stack(self) -> StackedVAE:

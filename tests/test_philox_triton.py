@@ -5,8 +5,6 @@ This is what lets a kernel draw its own noise and still be held to the torch pat
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 
@@ -60,7 +58,9 @@ def assert_same_words(counter: tuple[int, int, int, int], device: str) -> None:
 @pytest.mark.interpret
 @pytest.mark.parametrize("name", COUNTERS)
 def test_interpreted_words_are_the_definitions(name: str) -> None:
-    assert os.environ.get("TRITON_INTERPRET") == "1", "the session `interpret` sets it"
+    from triton.runtime.interpreter import InterpretedFunction
+
+    assert isinstance(words_kernel, InterpretedFunction), "TRITON_INTERPRET=1 is not set"
     assert_same_words(COUNTERS[name], "cpu")
 
 

@@ -58,7 +58,7 @@ def test_the_run_directory_is_complete(run: tuple[Path, xr.Dataset]) -> None:
 def test_what_is_read_back_is_what_was_measured(run: tuple[Path, xr.Dataset]) -> None:
     out, dataset = run
     stored = open_results(out)
-    assert stored.sizes["mu"] == 2 and stored.sizes["beta"] == 2 and stored.sizes["seed"] == 2
+    assert [stored.sizes[dim] for dim in ("mu", "beta", "seed")] == [2, 2, 2]
     for name, values in numbers(dataset).items():
         if dataset[name].dtype.kind == "f" and "row" not in dataset[name].dims:
             np.testing.assert_allclose(stored[name].values, values, rtol=1e-6, err_msg=name)
@@ -80,9 +80,7 @@ def test_the_stack_size_changes_nothing_beyond_rounding(
     for name, values in numbers(run[1]).items():
         if values.dtype.kind != "f" or name == "canonical_correlation":
             continue
-        np.testing.assert_allclose(
-            other[name].values, values, rtol=2e-3, atol=2e-4, err_msg=name
-        )
+        np.testing.assert_allclose(other[name].values, values, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
 def test_every_cell_is_its_own_model(run: tuple[Path, xr.Dataset], tmp_path: Path) -> None:

@@ -104,9 +104,7 @@ def test_constant_predictor() -> None:
 
 def test_linear_optimum_worked_example() -> None:
     """Methods D3.3: nine tiles of 49 pixels, beta = 1."""
-    optimum = linear_optimum(
-        [49.25] * 9 + [0.25] * 432, beta=1.0, decoder_variance=0.25, latents=9
-    )
+    optimum = linear_optimum([49.25] * 9 + [0.25] * 432, beta=1.0, decoder_variance=0.25, latents=9)
     assert optimum.active_units == 9
     assert optimum.posterior_variances == pytest.approx([0.005076] * 9, rel=1e-3)
     assert optimum.kl == pytest.approx([2.642] * 9, abs=5e-4)

@@ -64,7 +64,14 @@ def test_the_trainer_reaches_the_linear_optimum(index: int, linear_run: tuple) -
     """Objective, active units and KL of each latent are those of methods D3.1, at every beta."""
     setup, _, found = linear_run
     blocks = [
-        draw(setup, torch.zeros(1), torch.zeros(1, dtype=torch.int64), t, batch=1024, purpose="evaluate")
+        draw(
+            setup,
+            torch.zeros(1),
+            torch.zeros(1, dtype=torch.int64),
+            t,
+            batch=1024,
+            purpose="evaluate",
+        )
         for t in range(64)
     ]
     sample = torch.cat([images[0] for images, _ in blocks]).double()

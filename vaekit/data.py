@@ -1,4 +1,4 @@
-"""The experiment's images: truths, training draws, evaluation draws, and the exhaustive test grid."""
+"""The experiment's images: truths, training draws, evaluation draws, and the whole test grid."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from vaekit_kernels import Stream, float_ids, render, sigmoid_grid
 
 from vaekit.config import SweepConfig
-from vaekit_kernels import Stream, float_ids, render, sigmoid_grid
 
 Purpose = Literal["train", "evaluate"]
 _STREAMS = {

@@ -1,8 +1,8 @@
-"""M VAEs of one architecture as stacked tensors: encoder P-H1-..-2L, decoder L-..-H1-P, ReLU between.
+"""M VAEs of one architecture as stacked tensors: encoder P-H1-..-2L, decoder L-..-H1-P, ReLUs.
 
 Every parameter of every model lies in one flat buffer, layer after layer, each layer as
-[M, in, out] followed by its bias [M, out]: one fused optimiser call updates them all, and a layer is
-a contiguous operand of one batched product.
+[M, in, out] followed by its bias [M, out]: one fused optimiser call updates them all, and a layer
+is a contiguous operand of one batched product.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
-
-from vaekit.config import SweepConfig
 from vaekit_kernels import Stream
 from vaekit_kernels.philox import uniforms
+
+from vaekit.config import SweepConfig
 
 Layer = tuple[Tensor, Tensor]
 
@@ -34,8 +35,8 @@ class Architecture:
         """Return the architecture that a configuration asks for."""
         down = (config.pixels, *config.hidden)
         up = (config.latents, *reversed(config.hidden), config.pixels)
-        encoder = (*zip(down, down[1:], strict=False), (down[-1], 2 * config.latents))
-        decoder = tuple(zip(up, up[1:], strict=False))
+        encoder = (*pairwise(down), (down[-1], 2 * config.latents))
+        decoder = tuple(pairwise(up))
         return cls(encoder, decoder, config.decoder_output == "linear")
 
     @property
@@ -124,7 +125,7 @@ class StackedVAE:
         return mean, logvar
 
     def decode(self, z: Tensor) -> Tensor:
-        """Decode latents [M, N, L] to the mean image [M, N, P], after the output's sigmoid if any."""
+        """Decode latents [M, N, L] to mean images [M, N, P], after the output's sigmoid if any."""
         output = mlp(self.decoder, z)
         return output if self.architecture.linear_output else torch.sigmoid(output)
 

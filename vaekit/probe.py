@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
 from vaekit_kernels import Stream
 from vaekit_kernels.philox import uniforms
 
@@ -41,14 +40,14 @@ class Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.shift: Tensor | None = None
+        self.shift: Tensor
         self.total: Tensor
         self.products: Tensor
 
     def add(self, rows: Tensor) -> None:
         """Add rows [M, N, C]."""
         rows = rows.double()
-        if self.shift is None:
+        if not self.count:
             self.shift = rows.mean(dim=1, keepdim=True)
             self.total = torch.zeros_like(self.shift)
             self.products = rows.new_zeros(rows.shape[0], rows.shape[2], rows.shape[2])
@@ -60,7 +59,6 @@ class Moments:
     @property
     def mean(self) -> Tensor:
         """Column means [M, C]."""
-        assert self.shift is not None
         return (self.shift + self.total / self.count)[:, 0]
 
     @property

@@ -30,7 +30,7 @@ def _precision(setting: str) -> Iterator[None]:
 
 @cache
 def product_error() -> float:
-    """Largest error of a 128 x 441 x 256 product through oneDNN, relative to its largest element."""
+    """Largest error of a 128 x 441 x 256 product through oneDNN, over its largest element."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(2, 128, 441, generator=generator)
     b = torch.randn(2, 441, 256, generator=generator)
@@ -51,7 +51,7 @@ def product_library(device: torch.device) -> str:
 
 @contextmanager
 def fast_products(device: torch.device) -> Iterator[None]:
-    """Take the fastest float32 products for the duration of a `with`; a no-op where there is none."""
+    """Take the fastest float32 products inside a `with`; do nothing where there is no choice."""
     if product_library(device) == "onednn":
         with _precision("medium"):
             yield

@@ -7,7 +7,7 @@ two terms of the objective for every model and sample.
 
 With y = decoder(z), z = m + e^{v/2} eps, samples averaged and models summed (g is a gradient):
 
-    output      g_a = (y - x) y (1 - y) / (s^2 B)   Gaussian, sigmoid output (y (1 - y) = 1 if linear)
+    output      g_a = (y - x) y (1 - y) / (s^2 B)   Gaussian; a linear output has no y (1 - y)
                 g_a = (y - x) / B                   Bernoulli
     layer       g_W = h^T g,  g_b = sum_B g,  g_h = g W^T where h > 0
     analytic KL g_m = g_z + beta m / B,  g_v = g_z eps e^{v/2} / 2 + beta (e^v - 1) / (2 B)

@@ -17,8 +17,8 @@ import xarray as xr
 from vaekit import results, theory
 from vaekit.config import SweepConfig
 from vaekit.evaluate import (
-    evaluate_baseline,
     as_pictures,
+    evaluate_baseline,
     evaluate_stack,
     example_images,
     model_pictures,
@@ -65,7 +65,9 @@ def run_sweep(
     out = Path(out)
     occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if occupied and not overwrite:
-        raise FileExistsError(f"out: {out} is not empty; allowed: a new or empty directory, or overwrite")
+        raise FileExistsError(
+            f"out: {out} is not empty; allowed: a new or empty directory, or overwrite"
+        )
     # An earlier run is replaced by a finished one only, so an interrupted overwrite loses nothing.
     work = out.with_name(f".{out.name}.new") if occupied else out
     if occupied and work.exists():
@@ -122,9 +124,7 @@ def _measure(
         with timed("train"):
             vae, curves = train(config, stack, device, progress)
         with timed("measure"):
-            measured = evaluate_stack(
-                vae, config, mu=stack.mu, seeds=stack.seeds, betas=stack.beta
-            )
+            measured = evaluate_stack(vae, config, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
             measured |= {
                 "loss_curve": curves.loss.numpy(),
                 "kl_curve": curves.kl.numpy(),
@@ -159,20 +159,30 @@ def _measure(
 
 def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
     """Closed forms of every mu."""
-    mu = np.array(config.mu)
-    data = {"noise_variance": config.noise_variance, "generator": config.generator}
+    mu, generator = np.array(config.mu), config.generator
+    tile, noise = config.tile, config.noise_variance
     return {
         "critical_beta": theory.critical_beta(
-            mu, tile=config.tile, decoder_variance=config.decoder_variance, **data
+            mu,
+            tile=tile,
+            noise_variance=noise,
+            decoder_variance=config.decoder_variance,
+            generator=generator,
         ),
         "information_ceiling": np.array(
             [
-                theory.information_ceiling(m, factors=config.factors, tile=config.tile, **data)
+                theory.information_ceiling(
+                    m,
+                    factors=config.factors,
+                    tile=tile,
+                    noise_variance=noise,
+                    generator=generator,
+                )
                 for m in config.mu
             ]
         ),
         "decode_mse_constant": theory.constant_predictor_mse(
-            mu, config.test_levels, generator=config.generator
+            mu, config.test_levels, generator=generator
         ),
     }
 

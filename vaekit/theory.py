@@ -166,7 +166,7 @@ def information_ceiling(
 
 
 def _log_kernel(y: Array, s: Array, noise: float) -> Array:
-    """ln p(y|s) on the mesh, without the constant that cancels."""
+    """Ln p(y|s) on the mesh, without the constant that cancels."""
     return -0.5 * np.square((y - s[:, None]) / noise)
 
 

@@ -51,7 +51,7 @@ class Curves:
 
 
 def model_bytes(config: SweepConfig) -> int:
-    """Bytes that one model takes while it trains: parameters, gradient, two moments, activations."""
+    """Bytes that one model trains in: parameters, gradient, two moments, activations, noise."""
     architecture = Architecture.of(config)
     activations = 2 * sum(size for _, size in architecture.sizes) + 2 * config.pixels
     noise = BLOCK_STEPS * (config.pixels + config.latents)
@@ -61,9 +61,9 @@ def model_bytes(config: SweepConfig) -> int:
 def stack_size(config: SweepConfig, device: torch.device) -> int:
     """Choose how many models train in one pass.
 
-    `config.stack` if given, else what is quickest: about `CPU_STACK` models on a CPU, all of them on
-    CUDA, and in either case no more than half of the device's memory holds. It rests on the total
-    memory, not on what is free, so the same machine always makes the same stacks.
+    `config.stack` if given, else what is quickest: about `CPU_STACK` models on a CPU, all of them
+    on CUDA; and in either case no more than half of the device's memory holds. It rests on the
+    total memory, not on what is free, so the same machine always makes the same stacks.
     """
     models = len(config.mu) * len(config.beta) * config.seeds
     wanted = config.stack or (models if device.type == "cuda" else CPU_STACK)
@@ -88,7 +88,7 @@ def plan(config: SweepConfig, size: int) -> list[Stack]:
 
 
 def curve_steps(config: SweepConfig) -> list[int]:
-    """Last step of each window of the training curves, evenly spread, the last one being the end."""
+    """Last step of each window of the training curves: evenly spread, up to the last step."""
     points = min(config.curve_points, config.steps)
     return [config.steps * (index + 1) // points for index in range(points)]
 

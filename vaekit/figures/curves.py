@@ -124,8 +124,9 @@ def recovery_over_beta(dataset: xr.Dataset) -> Figure:
         ax.plot(place, line, color=colour, linewidth=1.5, zorder=2)
         ax.plot(place[~dead], line[~dead], "o", color=colour, markersize=4.5, zorder=3)
         ax.plot(place[dead], line[dead], "x", color=colour, markersize=5, zorder=3)
-        if np.isfinite(line).any() and not dead.all():
-            best = int(np.nanargmax(line))
+        alive = np.where(dead | ~np.isfinite(line), -np.inf, line)
+        if np.isfinite(alive).any():
+            best = int(alive.argmax())
             ring = {"markerfacecolor": "none", "markeredgecolor": ACCENT, "markeredgewidth": 1.4}
             ax.plot(place[best], line[best], "o", markersize=9.5, zorder=4, **ring)
         critical = beta_place(dataset["critical_beta"].sel(mu=mu).values, dataset["beta"].values)

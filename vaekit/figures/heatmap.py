@@ -31,7 +31,7 @@ from vaekit.figures.style import (
     spans,
 )
 
-CELL_WIDTH = 0.56
+CELL_WIDTH = 0.5
 CELL_HEIGHT = 0.40
 COLLAPSED_HATCH = "////"
 DIVERGED_HATCH = "xxx"
@@ -98,7 +98,7 @@ def map_size(dataset: xr.Dataset) -> tuple[float, float]:
     """Width and height in inches that a map takes with its labels, colour bar and legend."""
     tall = CELL_HEIGHT * (1.2 if dataset.sizes["seed"] > 1 else 1.0)
     width = max(dataset.sizes["mu"] * CELL_WIDTH, 3.6)
-    return width + 1.7, max(dataset.sizes["beta"] * tall, 2.0) + 1.75
+    return width + 1.55, max(dataset.sizes["beta"] * tall, 2.0) + 1.75
 
 
 def draw_map(ax: Axes, dataset: xr.Dataset, values: xr.DataArray, scale: Scale) -> list[Artist]:
@@ -107,7 +107,7 @@ def draw_map(ax: Axes, dataset: xr.Dataset, values: xr.DataArray, scale: Scale) 
     status = dataset["status"].transpose("beta", "mu", "seed").values
     colours, norm = matplotlib.colormaps[scale.colours], scale.norm()
     rows, columns = values.shape[:2]
-    size = 7.6 if columns <= 16 else 7.6 * 16 / columns
+    size = 8.4 if columns <= 16 else 8.4 * 16 / columns
     for row in range(rows):
         for column in range(columns):
             found = values[row, column][np.isfinite(values[row, column])]
@@ -128,7 +128,7 @@ def draw_map(ax: Axes, dataset: xr.Dataset, values: xr.DataArray, scale: Scale) 
                 text,
                 ha="center",
                 va="center",
-                fontsize=size if "\n" not in text else size * 0.86,
+                fontsize=size if "\n" not in text else size * 0.84,
                 linespacing=1.05,
                 color=ink_on(face),
                 path_effects=[rim],

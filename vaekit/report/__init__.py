@@ -142,7 +142,9 @@ def _picture(name: str, images: list[dict[str, Path]]) -> Picture:
     """Make a figure of the registry ready for the page, one image for each run."""
     entry = FIGURES[name]
     paths = [found[name] for found in images]
-    return Picture(name, entry.title, entry.caption, [_data(path) for path in paths], _wide(paths[0]))
+    return Picture(
+        name, entry.title, entry.caption, [_data(path) for path in paths], _wide(paths[0])
+    )
 
 
 def _wide(path: Path) -> bool:

@@ -13,7 +13,7 @@ def number(value: float) -> str:
     if not np.isfinite(value):
         return "no number"
     if value and abs(value) < 0.00005:
-        return f"{value:.0e}".replace("-", "−")
+        return "<0.0001" if value > 0 else ">−0.0001"
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     if abs(value) < 1:
         text = f"{value:.4f}" if abs(value) < 0.01 else f"{value:.3f}" if abs(value) < 0.1 else text

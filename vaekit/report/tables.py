@@ -166,7 +166,14 @@ def baseline_table(dataset: xr.Dataset) -> Table:
         f"Probes of {many} untrained networks ({objective_note(dataset)}, which plays no part before "
         "training). The post does not say which way its probe runs; its number is set beside the "
         "one reading that comes near it.",
-        ["probe", "mean MSE", "mean ± 2 standard errors", "lowest to highest", "mean R²", "the post"],
+        [
+            "probe",
+            "mean MSE",
+            "mean ± 2 standard errors",
+            "lowest to highest",
+            "mean R²",
+            "the post",
+        ],
         rows,
     )
 
