@@ -37,7 +37,7 @@ def lint(session: nox.Session) -> None:
 def sweep(session: nox.Session) -> None:
     """Train, measure and report a sweep; the last line printed is the report's path."""
     session.install(*PINNED, ".")
-    # The command, not `python -m vaekit`, which would run the folder here and not what is installed.
+    # The installed command: `python -m vaekit` would run the folder here instead.
     session.run("vaekit", "sweep", *session.posargs)
 
 

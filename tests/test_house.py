@@ -302,3 +302,36 @@ def test_the_torch_path_never_imports_triton() -> None:
         "train(config, Stack((0.0,), (0,), (1.0,)), torch.device('cpu'), Silent())"
     )
     assert "vaekit_kernels" in loaded
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As it stands, except that the preset it starts from is smaller."""
+    from vaekit.config import PRESETS
+
+    tiny = {"steps": 4, "hidden": (4,), "batch": 4, "evaluation_draws": 64, "baseline_seeds": 2}
+    monkeypatch.setitem(PRESETS, "smoke", {**PRESETS["smoke"], **tiny, "device": "cpu"})
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
+    space: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), space)
+    assert dict(space["later"].sizes) == dict(space["results"].sizes)
+    assert (tmp_path / "runs" / "example" / "report.html").is_file()
+
+
+def test_the_readmes_commands_are_the_ones_that_are_checked() -> None:
+    command = "python -m pip install nox && python -m nox -s tests"
+    assert f"    {command}\n" in readme()
+    assert f"\n{command}" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_readmes_flags_exist() -> None:
+    from vaekit.cli import cli
+
+    known = {name for command in cli.commands.values() for o in command.params for name in o.opts}
+    given = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme())) - {"--help"}
+    assert given
+    assert given <= known

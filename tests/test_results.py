@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from synthetic import small_config, synthetic_arrays, synthetic_dataset
 
+from synthetic import small_config, synthetic_arrays, synthetic_dataset
 from vaekit.results import COORDINATES, SCHEMA, ResultsError, build, open_results, save, settings
 
 

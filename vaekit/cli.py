@@ -109,9 +109,9 @@ def sweep(
             command=shlex.join(["vaekit", *arguments]),
             progress=progress,
         )
-        status = dataset["status"].values.ravel().tolist()
-        counts = ", ".join(f"{status.count(kind)} {kind}" for kind in sorted(set(status)))
-        progress.note(f"{len(status)} models: {counts}")
+    status = dataset["status"].values.ravel().tolist()
+    counts = ", ".join(f"{status.count(kind)} {kind}" for kind in sorted(set(status)))
+    click.echo(f"{len(status)} models: {counts}", err=True)
     click.echo(directory / "report.html")
 
 
@@ -241,7 +241,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.Abort:
         return _complain("interrupted", 130)
     except (OSError, MemoryError) as failure:
-        return _complain(f"the run failed: {failure or type(failure).__name__}", 1)
+        return _complain(f"the run failed: {str(failure) or type(failure).__name__}", 1)
     return code if isinstance(code, int) else 0
 
 

@@ -50,7 +50,7 @@ def whole_file(path: Path | str) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary, os.O_RDWR)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

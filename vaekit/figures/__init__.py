@@ -25,16 +25,16 @@ FIGURES: dict[str, Entry] = {
     "overview": Entry(
         maps.overview,
         "The post's measure and an honest one",
-        "Left, what the post measured: the MSE of a linear probe from truth to code. Right, what a "
-        "linear map reads back from the code of fresh noisy images. Light means a better score in "
-        "both. A collapsed model, which ignores its input, has a constant code: easy to predict, so "
-        "its MSE goes to 0 on the left, and nothing is recovered on the right.",
+        "Left, what the post measured: the MSE of a linear probe from truth to code. Right, what "
+        "a linear map reads back from the code of fresh noisy images. Light is a better score in "
+        "both. A collapsed model ignores its input and has a constant code, which is easy to "
+        "predict: its MSE goes to 0 on the left, and nothing is recovered on the right.",
     ),
     "examples_training": Entry(
         images.examples_training,
         "Example training images before the noise",
-        "A row for each μ. With the sigmoid, the larger μ is, the closer every tile is to white and "
-        "the less there is to see.",
+        "A row for each μ. With the sigmoid, the larger μ is, the closer every tile is to white "
+        "and the less there is to see.",
     ),
     "examples_noised": Entry(
         images.examples_noised,

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from vaekit.figures.heatmap import beta_place
 from vaekit.figures.style import (
     ACCENT,
-    MUTED,
     converged,
+    dot_key,
     figure,
     heading,
     legend_below,
+    line_key,
     new_figure,
     objective_note,
     page_heading,
@@ -77,10 +80,7 @@ def _curves(chosen: xr.Dataset, over: str, title: str) -> Figure:
         ax.margins(x=0.01)
     panels[0].set_ylabel("nats per image, mean over a window")
     values = chosen[over].values
-    handles = [
-        Line2D([], [], color=colour, linewidth=2.2, label=plain(value))
-        for value, colour in zip(values, sequence(len(values)), strict=True)
-    ]
+    handles = line_key(sequence(len(values)), values)
     made.legend(handles=handles[::-1], title=symbol, loc="outside right center", handlelength=1.4)
     seeds = chosen.sizes["seed"]
     band = f"; mean of {seeds} seeds, band from lowest to highest" if seeds > 1 else ""
@@ -93,10 +93,10 @@ def _mean(lines: np.ndarray) -> np.ndarray:
     return _bound(lines, np.mean)
 
 
-def _bound(lines: np.ndarray, reduce: object) -> np.ndarray:
+def _bound(lines: np.ndarray, reduce: Callable[[np.ndarray], float]) -> np.ndarray:
     """Reduce the finite values of each step; a gap where there are none."""
     columns = [column[np.isfinite(column)] for column in lines.T]
-    return np.array([reduce(c) if len(c) else np.nan for c in columns])  # type: ignore[operator]
+    return np.array([reduce(c) if len(c) else np.nan for c in columns])
 
 
 def _settled_limits(ax: Axes, values: np.ndarray) -> None:
@@ -127,7 +127,11 @@ def recovery_over_beta(dataset: xr.Dataset) -> Figure:
         alive = np.where(dead | ~np.isfinite(line), -np.inf, line)
         if np.isfinite(alive).any():
             best = int(alive.argmax())
-            ring = {"markerfacecolor": "none", "markeredgecolor": ACCENT, "markeredgewidth": 1.4}
+            ring: dict[str, Any] = {
+                "markerfacecolor": "none",
+                "markeredgecolor": ACCENT,
+                "markeredgewidth": 1.4,
+            }
             ax.plot(place[best], line[best], "o", markersize=9.5, zorder=4, **ring)
         critical = beta_place(dataset["critical_beta"].sel(mu=mu).values, dataset["beta"].values)
         if 0 <= critical <= place[-1]:
@@ -138,26 +142,18 @@ def recovery_over_beta(dataset: xr.Dataset) -> Figure:
     ax.set_ylabel("recovery R², fresh noisy images")
     ax.grid(axis="y")
     heading(ax, "Does a larger β help where the data is biased?", objective_note(dataset))
-    lines = [
-        Line2D([], [], color=colour, linewidth=2.2, label=plain(mu))
-        for colour, mu in zip(colours, dataset["mu"].values, strict=True)
-    ]
-    made.legend(handles=lines, title="μ", loc="outside right center", handlelength=1.4)
-    dot = {"linestyle": "", "color": MUTED}
+    made.legend(
+        handles=line_key(colours, dataset["mu"].values),
+        title="μ",
+        loc="outside right center",
+        handlelength=1.4,
+    )
     legend_below(
         made,
         [
-            Line2D(
-                [],
-                [],
-                marker="o",
-                markersize=8,
-                **{**dot, "color": ACCENT},
-                mfc="none",
-                label="best β",
-            ),
-            Line2D([], [], marker="x", **dot, label="collapsed in every seed"),
-            Line2D([], [], marker="^", **dot, label="critical β in theory (on the lower edge)"),
+            dot_key("o", "best β", color=ACCENT, markerfacecolor="none", markersize=8),
+            dot_key("x", "collapsed in every seed"),
+            dot_key("^", "critical β in theory (on the lower edge)"),
         ],
     )
     return made

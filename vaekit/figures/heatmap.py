@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib import patheffects
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize, PowerNorm
+from matplotlib.colors import Normalize, PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Polygon, Rectangle
@@ -20,6 +21,7 @@ from vaekit.figures.style import (
     BLANK,
     INK,
     MUTED,
+    Colour,
     converged,
     heading,
     ink_on,
@@ -64,23 +66,27 @@ class Scale:
             return "PuOr"
         return "viridis_r" if self.low_is_better else "viridis"
 
+    def text(self, value: float) -> str:
+        """Write a value as a cell shows it."""
+        if self.whole:
+            return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
+        if self.signed:
+            return f"{value:+.2f}".replace("-", "−") if abs(value) >= 0.005 else "0"
+        size = cell_text(abs(value))
+        return f"−{size}" if value < 0 and size != "0" else size
 
-def cell_text(value: float, whole: bool = False) -> str:
-    """Write a value in the few characters that a cell holds."""
-    if not np.isfinite(value):
-        return "–"
-    if whole:
-        return f"{value:.0f}" if value == round(value) else f"{value:.1f}"
-    size = abs(value)
-    if size >= 99.95:
-        return f"{value:.0f}" if size < 9999.5 else f"{value:.0e}".replace("e+0", "e")
-    if size >= 9.995:
+
+def cell_text(value: float) -> str:
+    """Write a value that is not negative in the few characters that a cell holds."""
+    if value >= 99.95:
+        return f"{value:.0f}" if value < 9999.5 else f"{value:.0e}".replace("e+0", "e")
+    if value >= 9.995:
         return f"{value:.1f}"
-    if size >= 0.0995:
+    if value >= 0.0995:
         return f"{value:.2f}"
-    if size >= 0.00995:
+    if value >= 0.00995:
         return f"{value:.3f}"
-    return f"{value:.4f}" if size >= 0.00005 else "0"
+    return f"{value:.4f}" if value >= 0.00005 else "0"
 
 
 def map_figure(dataset: xr.Dataset, values: xr.DataArray, title: str, scale: Scale) -> Figure:
@@ -103,21 +109,23 @@ def map_size(dataset: xr.Dataset) -> tuple[float, float]:
 
 def draw_map(ax: Axes, dataset: xr.Dataset, values: xr.DataArray, scale: Scale) -> list[Artist]:
     """Draw a metric on a panel; return the legend's entries."""
-    values = converged(dataset, values).transpose("beta", "mu", "seed").values.astype(float)
+    shown = converged(dataset, values).transpose("beta", "mu", "seed").values.astype(float)
     status = dataset["status"].transpose("beta", "mu", "seed").values
     colours, norm = matplotlib.colormaps[scale.colours], scale.norm()
-    rows, columns = values.shape[:2]
+    rows, columns = shown.shape[:2]
     size = 8.4 if columns <= 16 else 8.4 * 16 / columns
     for row in range(rows):
         for column in range(columns):
-            found = values[row, column][np.isfinite(values[row, column])]
-            colour = colours(norm(found.mean())) if len(found) else BLANK
-            face = matplotlib.colors.to_rgba(colour)
+            found = shown[row, column][np.isfinite(shown[row, column])]
+            face = to_rgba(BLANK)
+            if len(found):
+                red, green, blue, _ = colours(norm(float(found.mean())))
+                face = (float(red), float(green), float(blue), 1.0)
             corner = (column - 0.5, row - 0.5)
             ax.add_patch(Rectangle(corner, 1, 1, facecolor=face, edgecolor="white", linewidth=0.8))
             mark_status(ax, corner, status[row, column], face)
-            text = cell_text(found.mean(), scale.whole) if len(found) else "–"
-            spread = cell_text(found.std(ddof=1) if len(found) > 1 else 0.0, scale.whole)
+            text = scale.text(found.mean()) if len(found) else "–"
+            spread = scale.text(found.std(ddof=1) if len(found) > 1 else 0.0)
             if spread != "0":
                 text += f"\n±{spread}"
             # A rim of the cell's own colour keeps the digits clear of hatching and line.
@@ -151,9 +159,7 @@ def plane(ax: Axes, dataset: xr.Dataset) -> None:
     ax.set_ylabel("β, weight of the KL")
 
 
-def mark_status(
-    ax: Axes, corner: tuple[float, float], status: np.ndarray, face: tuple[float, ...]
-) -> None:
+def mark_status(ax: Axes, corner: tuple[float, float], status: np.ndarray, face: Colour) -> None:
     """Hatch a cell that collapsed, cross one that diverged; a corner if only some seeds did."""
     # Grey enough to let the colour be seen, strong enough to be seen itself.
     line = (0, 0, 0, 0.38) if ink_on(face) == "black" else (1, 1, 1, 0.45)
@@ -220,7 +226,7 @@ def critical_line(ax: Axes, dataset: xr.Dataset) -> list[Artist]:
         across = where[0] + np.array([-0.5, 0.5])
     height = beta_place(np.exp(np.interp(across, where, np.log(critical[where]))), beta)
     halo = patheffects.withStroke(linewidth=3.6, foreground="white")
-    style = {"color": "black", "linewidth": 1.7, "linestyle": (0, (5, 1.6))}
+    style: dict[str, Any] = {"color": "black", "linewidth": 1.7, "linestyle": (0, (5, 1.6))}
     ax.plot(across, height, path_effects=[halo], zorder=3, **style)
     label = "critical β in theory: above it the collapsed state is stable"
     outside = []
@@ -250,7 +256,7 @@ def colour_bar(made: Figure, ax: Axes, values: xr.DataArray, scale: Scale) -> No
     extend = {(0, 0): "neither", (1, 0): "max", (0, 1): "min", (1, 1): "both"}[over, under]
     mappable = ScalarMappable(norm, matplotlib.colormaps[scale.colours])
     bar = made.colorbar(mappable, ax=ax, extend=extend, fraction=0.05, pad=0.02, aspect=24)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(length=2, labelsize=7.5)
     note = "lower is better" if scale.low_is_better else "higher is better"
     bar.set_label(scale.label if scale.signed else f"{scale.label}\n({note})", fontsize=8.5)

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
@@ -14,6 +15,7 @@ from vaekit.figures.heatmap import COLLAPSED_HATCH, DIVERGED_HATCH
 from vaekit.figures.style import (
     BLANK,
     MUTED,
+    Colour,
     figure,
     heading,
     legend_below,
@@ -146,11 +148,11 @@ def mark(
     width: float,
     height: float,
     dead: bool,
-    hatching: tuple[float, ...] = ON_GREY,
+    hatching: Colour = ON_GREY,
 ) -> None:
     """Hatch what belongs to a collapsed model, cross what belongs to a diverged one."""
     hatch = COLLAPSED_HATCH if dead else DIVERGED_HATCH
-    colour = hatching if dead else MUTED
+    colour = hatching if dead else to_rgba(MUTED)
     ax.add_patch(
         Rectangle(
             corner,
@@ -165,11 +167,11 @@ def mark(
     )
 
 
-def marks(status: np.ndarray, hatching: str | tuple[float, ...] = ON_GREY) -> list[Artist]:
+def marks(status: np.ndarray, hatching: Colour = ON_GREY) -> list[Artist]:
     """Return legend entries for the marks that occur."""
     words = {"collapsed": "collapsed: no active unit", "diverged": "diverged: nothing to show"}
     hatches = {"collapsed": COLLAPSED_HATCH, "diverged": DIVERGED_HATCH}
-    colours = {"collapsed": hatching, "diverged": MUTED}
+    colours = {"collapsed": hatching, "diverged": to_rgba(MUTED)}
     return [
         Patch(
             facecolor=BLANK, edgecolor=colours[k], hatch=hatches[k], linewidth=0.6, label=words[k]

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import xarray as xr
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_rgba
 from matplotlib.figure import Figure
 
 from vaekit.figures.images import GAP, grey_limits, mark, marks, show
@@ -119,10 +119,10 @@ def kl_per_latent(dataset: xr.Dataset) -> Figure:
         fraction=0.03,
         pad=0.01,
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label("KL, nats", fontsize=8.5)
     many = dataset.sizes["seed"]
     mean_note = f"; mean of {many} seeds" if many > 1 else ""
     page_heading(made, "KL of every latent", objective_note(dataset) + mean_note)
-    legend_below(made, marks(status, MUTED))
+    legend_below(made, marks(status, to_rgba(MUTED)))
     return made

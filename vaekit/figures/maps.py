@@ -169,8 +169,9 @@ def recovery_difference(first: xr.Dataset, second: xr.Dataset) -> Figure:
     runs = [run.sortby(["mu", "beta"]) for run in (first, second)]
     means = [converged(run, run["recovery_r2"]).mean("seed") for run in runs]
     both = [(run["status"] == "collapsed").all("seed") for run in runs]
+    status = np.where((both[0] & both[1]).values, "collapsed", "ok")
     shown = runs[0][["critical_beta"]].assign(
-        status=xr.where(both[0] & both[1], "collapsed", "ok").expand_dims("seed")
+        status=xr.DataArray(status, both[0].coords, both[0].dims).expand_dims("seed")
     )
     scale = Scale("R² of B − R² of A", 1.0, signed=True)
     with house_style():

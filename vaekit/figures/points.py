@@ -6,15 +6,15 @@ import numpy as np
 import xarray as xr
 from matplotlib import patheffects
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from vaekit.figures.style import (
     ACCENT,
     INK,
-    MUTED,
+    dot_key,
     figure,
     heading,
     legend_below,
+    line_key,
     new_figure,
     objective_note,
     plain,
@@ -61,27 +61,18 @@ def rate_distortion(dataset: xr.Dataset) -> Figure:
     gone = int((dataset["status"] == "diverged").all("seed").sum())
     note = f"; {gone} diverged, not shown" if gone else ""
     heading(ax, "Rate and distortion on fresh noisy images", objective_note(dataset) + note)
-    lines = [
-        Line2D([], [], color=colour, linewidth=2.2, label=plain(mu))
-        for colour, mu in zip(colours, dataset["mu"].values, strict=True)
-    ]
-    made.legend(handles=lines, title="μ", loc="outside right center", handlelength=1.4)
-    dot = {"linestyle": "", "color": MUTED}
+    made.legend(
+        handles=line_key(colours, dataset["mu"].values),
+        title="μ",
+        loc="outside right center",
+        handlelength=1.4,
+    )
     legend_below(
         made,
         [
-            Line2D(
-                [], [], marker="o", markersize=sizes[0] ** 0.5, **dot, label=f"β = {plain(beta[0])}"
-            ),
-            Line2D(
-                [],
-                [],
-                marker="o",
-                markersize=sizes[-1] ** 0.5,
-                **dot,
-                label=f"β = {plain(beta[-1])}",
-            ),
-            Line2D([], [], marker="x", **dot, label="collapsed"),
+            dot_key("o", f"β = {plain(beta[0])}", markersize=sizes[0] ** 0.5),
+            dot_key("o", f"β = {plain(beta[-1])}", markersize=sizes[-1] ** 0.5),
+            dot_key("x", "collapsed"),
         ],
     )
     return made

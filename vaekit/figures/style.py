@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,8 @@ import xarray as xr
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
 from vaekit.results import settings
@@ -52,6 +54,7 @@ STYLE: dict[str, Any] = {
 }
 
 Drawer = Callable[[xr.Dataset], Figure]
+Colour = tuple[float, float, float, float]
 
 
 @contextmanager
@@ -74,9 +77,7 @@ def figure(draw: Drawer) -> Drawer:
 
 def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches that keeps its parts from overlapping."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    made.get_layout_engine().set(w_pad=0.06, h_pad=0.06)  # type: ignore[call-arg]
-    return made
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.06))
 
 
 def heading(ax: Axes, title: str, subtitle: str = "") -> None:
@@ -117,19 +118,34 @@ def page_heading(made: Figure, title: str, subtitle: str = "") -> None:
     made.add_artist(below)
 
 
-def legend_below(made: Figure, handles: list[Artist], columns: int = 3) -> None:
+def legend_below(made: Figure, handles: Sequence[Artist], columns: int = 3) -> None:
     """Put a legend under everything, at the left; none if there is nothing to say."""
     if handles:
-        made.legend(handles=handles, loc="outside lower left", ncols=columns, handlelength=2.4)
+        made.legend(
+            handles=list(handles), loc="outside lower left", ncols=columns, handlelength=2.4
+        )
 
 
-def sequence(count: int) -> list[tuple[float, float, float, float]]:
+def sequence(count: int) -> list[Colour]:
     """Colours of an ordered family of lines: from dark to light, told apart in grey too."""
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.9, count))
-    return [tuple(colour) for colour in colours]
+    return [(float(r), float(g), float(b), float(a)) for r, g, b, a in colours]
 
 
-def ink_on(colour: tuple[float, ...]) -> str:
+def line_key(colours: list[Colour], values: np.ndarray) -> list[Line2D]:
+    """Return a legend entry for each line of an ordered family."""
+    return [
+        Line2D([], [], color=colour, linewidth=2.2, label=plain(value))
+        for colour, value in zip(colours, values, strict=True)
+    ]
+
+
+def dot_key(marker: str, label: str, **look: Any) -> Line2D:
+    """Return a legend entry for a marker."""
+    return Line2D([], [], marker=marker, label=label, **{"linestyle": "", "color": MUTED, **look})
+
+
+def ink_on(colour: Colour) -> str:
     """Return black or white, whichever is read better on a colour (WCAG relative luminance)."""
     channels = np.array(colour[:3])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)

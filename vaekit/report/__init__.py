@@ -35,14 +35,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "decode_ratio",
         "reconstruction_mse",
     ),
-    "What was recovered": (
-        "recovery_r2",
-        "grid_recovery_r2",
-        "information_fraction",
-        "active_units",
-        "recovery_over_beta",
-    ),
-    "Inside the models": ("rate_distortion", "kl_per_latent", "reconstructions", "traversals"),
+    "What was recovered": ("recovery_r2", "grid_recovery_r2"),
+    "What collapsed": ("active_units", "rate_distortion"),
+    "Does β protect against biased data?": ("recovery_over_beta", "information_fraction"),
+    "Inside the models": ("kl_per_latent", "reconstructions", "traversals"),
     "Untrained networks": ("baseline",),
 }
 FIRST = "overview"
@@ -94,7 +90,7 @@ def write_report(
         path = folders[0] / "recovery_difference.png"
         save_figure(recovery_difference(*shared), path)
         page["second"] = {
-            "sentences": compare.differences(*shared),
+            "sentences": [unbroken(sentence) for sentence in compare.differences(*shared)],
             "figure": _data(path),
             "tables": [compare.changed_table(*shared), compare.difference_table(*shared)],
         }
@@ -127,7 +123,10 @@ def _run(label: str, dataset: xr.Dataset) -> dict[str, Any]:
             "device": dataset.attrs["device"],
             "time": f"{float(dataset.attrs['seconds_total']):,.0f} s, {dataset.attrs['created']}",
         },
-        "sections": sections(dataset),
+        "sections": [
+            (heading, [unbroken(sentence) for sentence in sentences])
+            for heading, sentences in sections(dataset)
+        ],
         "tables": [
             tables.boundary_table(dataset),
             tables.cell_table(dataset),
@@ -136,6 +135,11 @@ def _run(label: str, dataset: xr.Dataset) -> dict[str, Any]:
             tables.run_table(dataset),
         ],
     }
+
+
+def unbroken(sentence: str) -> str:
+    """Keep "μ = 0" on one line."""
+    return sentence.replace(" = ", "\u00a0=\u00a0")
 
 
 def _picture(name: str, images: list[dict[str, Path]]) -> Picture:

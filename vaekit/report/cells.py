@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import xarray as xr
 
@@ -32,6 +34,12 @@ def all_seeds(dataset: xr.Dataset, status: str) -> xr.DataArray:
         same.all("seed") if status == "diverged" else (same | gone).all("seed") & same.any("seed")
     )
     return found.transpose("mu", "beta")
+
+
+def extreme(values: np.ndarray, *, largest: bool) -> tuple[int, int]:
+    """Return the place of the largest or smallest finite value of a plane [mu, beta]."""
+    flat = int(np.nanargmax(values)) if largest else int(np.nanargmin(values))
+    return flat // values.shape[1], flat % values.shape[1]
 
 
 def where(dataset: xr.Dataset, cell: tuple[int, ...]) -> str:
@@ -74,4 +82,4 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
 def runs(place: np.ndarray) -> list[tuple[int, int]]:
     """Stretches of equal values, as first and last index; those of -1 are left out."""
     edges = [0, *(np.flatnonzero(np.diff(place)) + 1).tolist(), len(place)]
-    return [(a, b - 1) for a, b in zip(edges, edges[1:], strict=False) if place[a] >= 0]
+    return [(a, b - 1) for a, b in pairwise(edges) if place[a] >= 0]

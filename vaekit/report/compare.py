@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from vaekit.figures.style import objective_note, plain
-from vaekit.report.cells import all_seeds, count, mean, number, where
+from vaekit.report.cells import all_seeds, count, extreme, mean, number, where
 from vaekit.report.tables import CELL_COLUMNS, Entry, Row, Table, status_text
 from vaekit.results import ResultsError, settings
 
@@ -57,13 +57,11 @@ def differences(first: xr.Dataset, second: xr.Dataset) -> list[str]:
     gain = recovery[1] - recovery[0]
     if np.isfinite(gain).any():
         known = np.isfinite(gain)
-        most, least = (
-            np.unravel_index(int(pick(gain)), gain.shape) for pick in (np.nanargmax, np.nanargmin)
-        )
+        most, least = extreme(gain, largest=True), extreme(gain, largest=False)
         sentences.append(
             f"Recovery R² averages {number(recovery[0][known].mean())} in A and "
-            f"{number(recovery[1][known].mean())} in B. B's largest gain is {number(gain[most])} at "
-            f"{where(first, most)}, its largest loss {number(max(-gain[least], 0.0))}"
+            f"{number(recovery[1][known].mean())} in B. B's largest gain is {number(gain[most])} "
+            f"at {where(first, most)}, its largest loss {number(max(-gain[least], 0.0))}"
             + (f" at {where(first, least)}." if gain[least] < 0 else ".")
         )
     return sentences
@@ -106,8 +104,8 @@ def difference_table(first: xr.Dataset, second: xr.Dataset) -> Table:
             rows.append(Row(entries, kinds[0] if kinds[0] == kinds[1] else ""))
     heads = [f"{head}, {part}" for head in COMPARED for part in ("A", "B", "B − A")]
     return Table(
-        f"The shared cells, means over seeds ({_objectives(first, second)}). Struck-through numbers "
-        "rest on a collapsed model.",
+        f"The shared cells, means over seeds ({_objectives(first, second)}). Struck-through "
+        "numbers rest on a collapsed model.",
         ["μ", "β", "status A", "status B", *heads],
         rows,
         heads=2,

@@ -10,7 +10,16 @@ import xarray as xr
 
 from vaekit.figures.points import POST_BASELINE
 from vaekit.figures.style import objective_note, plain
-from vaekit.report.cells import all_seeds, best_beta, count, first_collapsed, mean, number, where
+from vaekit.report.cells import (
+    all_seeds,
+    best_beta,
+    count,
+    extreme,
+    first_collapsed,
+    mean,
+    number,
+    where,
+)
 from vaekit.report.post_maps import first_map, second_map
 from vaekit.report.protection import TOLERANCE, protection, verdict
 from vaekit.results import settings
@@ -78,9 +87,11 @@ def _recovered(dataset: xr.Dataset) -> list[str]:
     clean = mean(dataset, dataset["grid_recovery_r2"]).values[cell]
     units = mean(dataset, dataset["active_units"]).values[cell]
     sentences = [
-        f"At {where(dataset, cell)} a linear map reads the truth from the code with R² "
-        f"{number(value[top])} on fresh noisy images and {number(clean)} on the clean test grid; "
-        f"{number(units)} of {dataset.sizes['latent']} units are active."
+        (
+            f"At {where(dataset, cell)} a linear map reads the truth from the code with R² "
+            f"{number(value[top])} on fresh noisy images and {number(clean)} on the clean test grid; "
+            f"{number(units)} of {dataset.sizes['latent']} units are active."
+        )
     ]
     recovery = mean(dataset, dataset["recovery_r2"]).values
     half = int((recovery >= 0.5).sum())
@@ -90,12 +101,12 @@ def _recovered(dataset: xr.Dataset) -> list[str]:
         + (f", at μ up to {plain(reach.max())}." if half else ".")
     )
     if dataset.sizes["mu"] > 1:
-        sentences += _over_mu(dataset, place, value)
+        sentences += _over_mu(dataset, value)
     return sentences
 
 
-def _over_mu(dataset: xr.Dataset, place: np.ndarray, value: np.ndarray) -> list[str]:
-    """How the best recovery, and the best share of the ceiling, change from the first mu to the last."""
+def _over_mu(dataset: xr.Dataset, value: np.ndarray) -> list[str]:
+    """How the best recovery, and its share of the ceiling, change from the first mu to the last."""
     mu = dataset["mu"].values
     found = np.nan_to_num(value, nan=0.0)
     steps = np.diff(found)
@@ -108,28 +119,29 @@ def _over_mu(dataset: xr.Dataset, place: np.ndarray, value: np.ndarray) -> list[
     else:
         manner = "does not change with μ,"
     sentences = [
-        f"The best R² over β {manner} from {number(found[0])} at μ = {plain(mu[0])} to "
-        f"{number(found[-1])} at μ = {plain(mu[-1])}."
+        (
+            f"The best R² over β {manner} from {number(found[0])} at μ = {plain(mu[0])} to "
+            f"{number(found[-1])} at μ = {plain(mu[-1])}."
+        )
     ]
     ceiling = dataset["information_ceiling"]
     share = mean(dataset, dataset["information"]) / ceiling.where(
         np.isfinite(ceiling) & (ceiling > 0)
     )
     best = share.where(~all_seeds(dataset, "collapsed")).max("beta").values
+    ends = [f"μ = {plain(mu[0])}", f"μ = {plain(mu[-1])}"]
+    held = [number(float(ceiling[place])) for place in (0, -1)]
+    kept = [f"{number(100 * best[place])} %" for place in (0, -1)]
     if np.isfinite(best[[0, -1]]).all():
+        less = "The images themselves hold less" if ceiling[-1] < ceiling[0] else "The images hold"
         sentences.append(
-            f"The images themselves hold less: {number(float(ceiling[0]))} nats about the truth at "
-            f"μ = {plain(mu[0])} and {number(float(ceiling[-1]))} at μ = {plain(mu[-1])}. "
-            f"Of that the best code keeps {number(100 * best[0])} % and {number(100 * best[-1])} %."
-            if ceiling[-1] < ceiling[0]
-            else f"The images hold {number(float(ceiling[0]))} nats about the truth at μ = "
-            f"{plain(mu[0])} and {number(float(ceiling[-1]))} at μ = {plain(mu[-1])}; the best code "
-            f"keeps {number(100 * best[0])} % and {number(100 * best[-1])} % of it."
+            f"{less}: {held[0]} nats about the truth at {ends[0]} and {held[1]} at {ends[1]}. "
+            f"Of that the best code keeps {kept[0]} and {kept[1]}."
         )
     elif np.isfinite(best[0]):
         sentences.append(
-            f"Of what the images hold at μ = {plain(mu[0])}, {number(float(ceiling[0]))} nats, the best "
-            f"code keeps {number(100 * best[0])} %; at μ = {plain(mu[-1])} there is no code to measure."
+            f"Of the {held[0]} nats that the images hold at {ends[0]} the best code keeps "
+            f"{kept[0]}; at {ends[1]} there is no code to measure."
         )
     return sentences
 
@@ -148,7 +160,8 @@ def _collapsed(dataset: xr.Dataset) -> list[str]:
     partly = (dataset["status"] == "diverged").any("seed").transpose("mu", "beta") & ~gone
     if partly.any():
         sentences.append(
-            f"In {count(int(partly.sum()), 'more cell')} some seeds diverged; averages leave them out."
+            f"In {count(int(partly.sum()), 'more cell')} some seeds diverged; averages leave those "
+            "out."
         )
     return sentences + _boundary(dataset, dead, gone)
 
@@ -164,12 +177,16 @@ def _boundary(dataset: xr.Dataset, dead: xr.DataArray, gone: xr.DataArray) -> li
     late, over = int((~below & ~dead & known).sum()), int((~below & known).sum())
     config = settings(dataset)
     sentences = [
-        f"In theory ({objective_note(dataset)}) units live below critical β, which runs from "
-        f"{number(float(critical[0]))} at μ = {plain(float(dataset['mu'][0]))} to "
-        f"{number(float(critical[-1]))} at μ = {plain(float(dataset['mu'][-1]))}."
+        (
+            f"In theory ({objective_note(dataset)}) units live below critical β, which runs from "
+            f"{number(float(critical[0]))} at μ = {plain(float(dataset['mu'][0]))} to "
+            f"{number(float(critical[-1]))} at μ = {plain(float(dataset['mu'][-1]))}."
+        )
     ]
-    counts = f"{early} of the {count(under, 'cell')} below that line collapsed all the same"
-    sentences.append(f"{counts}, and {late} of the {over} above it did not.")
+    sentences.append(
+        f"{early} of the {count(under, 'cell')} below that line collapsed all the same; of the "
+        f"{over} above it, {over - late} collapsed."
+    )
     if early:
         sentences.append(
             f"Below the line the collapsed state is unstable, so those are the optimiser's doing: "
@@ -199,15 +216,17 @@ def _baseline(dataset: xr.Dataset) -> list[str]:
     r2 = dataset["baseline_probe_r2"].sel(direction="code_to_truth", fit="exact").mean()
     inside = adam.min() <= POST_BASELINE <= adam.max()
     sentences = [
-        f"The 3-epoch probe code → truth scores {adam.mean():.4f} on average on {many} untrained "
-        f"networks ({adam.min():.4f} to {adam.max():.4f}); the post's {POST_BASELINE} lies "
-        f"{'inside' if inside else 'outside'} that range."
+        (
+            f"The 3-epoch probe code → truth scores {adam.mean():.4f} on average on {many} untrained "
+            f"networks ({adam.min():.4f} to {adam.max():.4f}); the post's {POST_BASELINE} lies "
+            f"{'inside' if inside else 'outside'} that range."
+        )
     ]
     if exact < 0.8 * adam.mean():
         sentences.append(
-            f"Fitted exactly on the same networks it scores {number(exact)}, R² {number(float(r2))}: "
-            "the post's baseline measures a probe that had not been trained enough, not lost "
-            "information."
+            f"Fitted exactly on the same networks it scores {number(exact)}, R² "
+            f"{number(float(r2))}: the post's baseline measures a probe that had not been trained "
+            "enough, not lost information."
         )
     return sentences
 
@@ -227,16 +246,16 @@ def _training(dataset: xr.Dataset) -> list[str]:
         at = plain(float(line["beta" if fixed == "β" else "mu"]))
         first, last = float(line[0]), float(line[-1])
         direction = "rises" if last > first else "falls"
-        if not (np.diff(line.values) * (1 if last > first else -1) > 0).all():
-            direction += ", not at every step,"
+        steady = (np.diff(line.values) * (1 if last > first else -1) > 0).all()
         sentences.append(
-            f"At {fixed} = {at} the final training loss {direction} with {symbol}: {first:.1f} nats at "
-            f"{symbol} = {plain(float(line[over][0]))}, {last:.1f} at {symbol} = "
+            f"At {fixed} = {at} the final training loss {direction} with {symbol}"
+            f"{'' if steady else ', though not at every step'}: {first:.1f} nats at {symbol} = "
+            f"{plain(float(line[over][0]))}, {last:.1f} at {symbol} = "
             f"{plain(float(line[over][-1]))}."
         )
     rate = mean(dataset, dataset["rate"]).values
     if np.isfinite(rate).any() and np.nanmax(rate) > BLOWN_UP:
-        cell = np.unravel_index(int(np.nanargmax(rate)), rate.shape)
+        cell = extreme(rate, largest=True)
         sentences.append(
             f"At {where(dataset, cell)} the code blew up: {number(rate[cell])} nats of KL."
         )

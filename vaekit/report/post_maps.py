@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from vaekit.report.cells import all_seeds, mean, number, rank_correlation, where
+from vaekit.report.cells import all_seeds, extreme, mean, number, rank_correlation, where
 
 BEST_SCORED = 10
 
@@ -16,14 +16,16 @@ def first_map(dataset: xr.Dataset) -> list[str]:
     post = mean(dataset, dataset["probe_mse"].sel(direction="truth_to_code", fit="adam")).values
     if not np.isfinite(post).any():
         return []
-    low = np.unravel_index(int(np.nanargmin(post)), post.shape)
+    low = extreme(post, largest=False)
     state = "collapsed" if dead[low] else "not collapsed"
     sentences = [
-        f"The first map (MSE truth → code, 3 epochs) has its best value, {number(post[low])}, at "
-        f"{where(dataset, low)}, which is {state}."
+        (
+            f"The first map (MSE truth → code, 3 epochs) has its best value, {number(post[low])}, at "
+            f"{where(dataset, low)}, which is {state}."
+        )
     ]
-    ranked = [cell for cell in np.argsort(np.where(np.isfinite(post), post, np.inf), axis=None)]
-    ranked = ranked[: min(BEST_SCORED, int(np.isfinite(post).sum()))]
+    order = np.argsort(np.where(np.isfinite(post), post, np.inf), axis=None)
+    ranked = order[: min(BEST_SCORED, int(np.isfinite(post).sum()))]
     if dead.any():
         flattered = int(dead.ravel()[ranked].sum())
         sentences.append(f"Of the {len(ranked)} cells it scores best, {flattered} are collapsed.")
@@ -64,8 +66,8 @@ def second_map(dataset: xr.Dataset) -> list[str]:
     if dead.any():
         near = np.abs(exact[dead] / constant[dead] - 1) < 0.05
         sentences.append(
-            f"In the second map (decode MSE) {int(near.sum())} of {int(dead.sum())} collapsed cells lie "
-            f"within 5 % of what the training distribution's mean image scores, "
+            f"In the second map (decode MSE) {int(near.sum())} of {int(dead.sum())} collapsed "
+            f"cells lie within 5 % of what the training distribution's mean image scores, "
             f"{number(constant[dead].min())} to {number(constant[dead].max())}."
         )
     if alive.any():
@@ -97,10 +99,14 @@ def _opposite(
     )
     if change[0] < 0 < change[1]:
         return [
-            f"{text}: opposite directions, "
-            "which would explain the inverse relationship that puzzled the post."
+            (
+                f"{text}: opposite directions, "
+                "which would explain the inverse relationship that puzzled the post."
+            )
         ]
     return [
-        f"{text}: not opposite directions, so collapse does not explain the inverse relationship "
-        "that puzzled the post."
+        (
+            f"{text}: not opposite directions, so collapse does not explain the inverse relationship "
+            "that puzzled the post."
+        )
     ]

@@ -1,4 +1,4 @@
-"""Sentences on the post's question: does beta protect recovery against biased data?"""
+"""Sentences on the post's question, whether beta protects recovery against biased data."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ def verdict(dataset: xr.Dataset) -> str:
     larger = [i for i in others if place[i] > start and gain[i] > TOLERANCE]
     smaller = [i for i in others if place[i] < start and gain[i] > TOLERANCE]
     reference = f"β = {plain(beta[start])}, which is best at μ = {plain(mu[base])}"
+    names = [spans(mu, np.isin(range(len(mu)), chosen)) for chosen in (larger, smaller)]
     most = max((gain[i] for i in larger), default=0.0)
     if 2 * len(larger) > len(others):
         return (
-            f"A larger β does help on biased data here: at {len(larger)} of the {len(others)} larger "
-            f"μ ({spans(mu, np.isin(range(len(mu)), larger))}) a β above {reference}, recovers more, by up to "
+            f"A larger β does help on biased data here: at {len(larger)} of the {len(others)} "
+            f"larger μ ({names[0]}) a β above {reference}, recovers more, by up to "
             f"{number(most)} R²."
         )
     if larger:
         return (
             f"A larger β hardly protects against biased data here: a β above {reference}, recovers "
-            f"more at {len(larger)} of the {len(others)} larger μ ({spans(mu, np.isin(range(len(mu)), larger))}), by up to "
+            f"more at {len(larger)} of the {len(others)} larger μ ({names[0]}), by up to "
             f"{number(most)} R², and not at the others."
         )
     if smaller:
         return (
-            f"A larger β does not protect against biased data here: at μ = {spans(mu, np.isin(range(len(mu)), smaller))} a "
+            f"A larger β does not protect against biased data here: at μ = {names[1]} a "
             f"β below {reference}, recovers more, by up to "
             f"{number(max(gain[i] for i in smaller))} R², and at no μ does a larger one."
         )

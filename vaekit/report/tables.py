@@ -90,7 +90,7 @@ def spread_text(values: np.ndarray) -> str:
 
 
 def cell_table(dataset: xr.Dataset) -> Table:
-    """Every cell with its status and every measure; worthless numbers of collapsed models marked."""
+    """Every cell with status and measures; worthless numbers of collapsed models are marked."""
     dataset = dataset.sortby(["mu", "beta"])
     order = ("mu", "beta", "seed")
     status = dataset["status"].transpose(*order).values
@@ -133,8 +133,8 @@ def boundary_table(dataset: xr.Dataset) -> Table:
         entries = [plain(mu), number(critical), begins, ratio, ceiling]
         rows.append(Row([Entry(text) for text in entries]))
     return Table(
-        f"Where collapse begins ({objective_note(dataset)}): the smallest β from which on every cell "
-        "collapsed, beside the boundary of theory.",
+        f"Where collapse begins ({objective_note(dataset)}): the smallest β from which on every "
+        "cell collapsed, beside the boundary of theory.",
         ["μ", "critical β", "collapsed from β", "ratio", "information in the images, nats"],
         rows,
     )
@@ -163,9 +163,9 @@ def baseline_table(dataset: xr.Dataset) -> Table:
             ]
             rows.append(Row([Entry(text) for text in texts]))
     return Table(
-        f"Probes of {many} untrained networks ({objective_note(dataset)}, which plays no part before "
-        "training). The post does not say which way its probe runs; its number is set beside the "
-        "one reading that comes near it.",
+        f"Probes of {many} untrained networks ({objective_note(dataset)}, which plays no part "
+        "before training). The post does not say which way its probe runs; its number is set "
+        "beside the one reading that comes near it.",
         [
             "probe",
             "mean MSE",

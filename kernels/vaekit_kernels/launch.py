@@ -1,0 +1,96 @@
+"""Block sizes and warps of every kernel, per architecture: data, not a tuner's mood.
+
+NOT TUNED YET: no card was at hand when these rows were written. They come from the reasons below
+and from what the cross-compiler reports (no spills, registers that leave the multiprocessor full).
+`python -m bench.bench_kernels --sweep` times the alternatives on a card; copy a winner here by hand
+and write card, date and figure beside it.
+
+Every row is compiled and held to a baseline by `nox -s compile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# The kernels say where they fuse a multiplication and an addition (`tl.fma`). Leaving the rest to
+# the compiler would let the bits change with its version, whose default changes as well.
+FP_FUSION = False
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One program's tile and the warps that work on it.
+
+    Attributes:
+        rows: samples (or rows of an image) a program takes; a power of two.
+        cols: values of a row that it holds at once; a power of two, and at least 4.
+        warps: of 32 threads (of 64 on AMD).
+    """
+
+    rows: int
+    cols: int
+    warps: int
+
+    @property
+    def options(self) -> dict[str, int | bool]:
+        """Keyword arguments of the launch, the same that the compile checks build with."""
+        return {"num_warps": self.warps, "enable_fp_fusion": FP_FUSION}
+
+
+# Bound by instructions (about 40 a pixel). 16 x 64 is two counters a thread: enough independent
+# work to cover the latency of the rounds, and 8 programs for each stream of 128 images. 441 pixels
+# need 448 lanes in tiles of 64 but 512 in tiles of 128.
+_SIGMOID_GRID = Launch(rows=16, cols=64, warps=4)
+# A copy: 16 x 64 floats are eight stores a thread in flight.
+_RENDER = Launch(rows=16, cols=64, warps=4)
+# Nine latents fill 9 of 16 lanes; 32 rows make four programs for each model of 128 samples, so that
+# a sweep of 121 models has more than three programs for each of an H100's multiprocessors.
+_REPARAMETERISE = Launch(rows=32, cols=16, warps=4)
+# Bound by bytes. One row of 441 pixels in one tile, so that all of its loads are in flight before
+# the first is used, and one reduction a row.
+_PIXEL_NLL = Launch(rows=4, cols=512, warps=4)
+# The backward pass has no reduction: it runs over the flat block of a model, where loads of four
+# values are aligned whatever the number of pixels.
+_PIXEL_NLL_BACKWARD = Launch(rows=1, cols=2048, warps=4)
+
+_ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+PINNED: Mapping[str, Mapping[str, Launch]] = {
+    op: dict.fromkeys(_ARCHITECTURES, launch)
+    for op, launch in {
+        "sigmoid_grid": _SIGMOID_GRID,
+        "render": _RENDER,
+        "reparameterise": _REPARAMETERISE,
+        "reparameterise_backward": _REPARAMETERISE,
+        "pixel_nll": _PIXEL_NLL,
+        "pixel_nll_backward": _PIXEL_NLL_BACKWARD,
+    }.items()
+}
+# What a card without a row of its own (and the interpreter) runs with.
+FALLBACK = "sm_90"
+
+
+def architecture(device: torch.device) -> str:
+    """Name a device's architecture as compilers do: sm_90, gfx942; "cpu" for the interpreter."""
+    if device.type != "cuda":
+        return device.type
+    properties = torch.cuda.get_device_properties(device)
+    if torch.version.hip:
+        return str(properties.gcnArchName).partition(":")[0]
+    return f"sm_{properties.major}{properties.minor}"
+
+
+def pinned(op: str, device: torch.device) -> Launch:
+    """Look up an op's launch for a device."""
+    rows = PINNED[op]
+    return rows.get(architecture(device), rows[FALLBACK])
+
+
+def on_device(tensor: Tensor) -> AbstractContextManager[object]:
+    """Make the tensor's card the current one: Triton launches there, wherever the tensor lies."""
+    return torch.cuda.device_of(tensor)

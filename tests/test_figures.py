@@ -1,0 +1,289 @@
+"""Figures show what the dataset holds, mark what failed, and compare between runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from synthetic import small_config, synthetic_dataset
+from vaekit import figures
+from vaekit.figures import FIGURES, curves, heatmap, images, maps, save_figure, write_figures
+from vaekit.figures.style import ink_on, sequence, spans
+
+HEAT_MAPS = (
+    "pmi",
+    "pmi_exact",
+    "reverse_probe",
+    "reverse_probe_exact",
+    "decode_mse",
+    "decode_mse_exact",
+    "decode_ratio",
+    "reconstruction_mse",
+    "recovery_r2",
+    "grid_recovery_r2",
+    "active_units",
+    "information_fraction",
+)
+TINY = {"grid": 2, "tile": 2, "latents": 4, "mu": (0.0, 2.5), "beta": (0.5, 2.0, 8.0)}
+
+
+@pytest.fixture(scope="module")
+def dataset() -> xr.Dataset:
+    """4 mu and 3 beta, most of it collapsed, one cell diverged."""
+    return synthetic_dataset(small_config())
+
+
+def hatched(ax: Axes, hatch: str) -> set[tuple[float, float]]:
+    return {p.get_xy() for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch() == hatch}
+
+
+def places(dataset: xr.Dataset, status: str) -> set[tuple[float, float]]:
+    cells = np.argwhere((dataset["status"] == status).values[..., 0])
+    return {(mu - 0.5, beta - 0.5) for mu, beta in cells}
+
+
+def texts(ax: Axes) -> dict[tuple[int, int], str]:
+    return {
+        (int(t.get_position()[0]), int(t.get_position()[1])): t.get_text() for t in ax.texts[:-1]
+    }
+
+
+def legend(made: Figure) -> str:
+    return " | ".join(text.get_text() for text in made.legends[0].get_texts())
+
+
+def test_every_figure_has_a_title_a_caption_and_a_sentence() -> None:
+    for name, entry in FIGURES.items():
+        assert name == entry.draw.__name__
+        assert entry.title and entry.caption.endswith(".")
+        assert entry.draw.__doc__
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seeds": 2},
+        {"mu": (3.0,), "beta": (4.0,), "baseline_seeds": 0, "steps": 1},
+        {"generator": "linear", "decoder_output": "linear", "test_levels": (-1.0, 0.0, 2.0)},
+        {"mu": (-2.0, 0.0, 2.0), "beta": (0.0, 1.0), "baseline_seeds": 1},
+    ],
+    ids=["seeds", "one cell", "linear", "beta 0"],
+)
+def test_every_figure_draws(changes: dict, tmp_path: Path) -> None:
+    """Any sweep, whatever it holds, without a warning."""
+    made = synthetic_dataset(small_config(**{**TINY, **changes}))
+    for path in write_figures(made, tmp_path):
+        assert path.read_bytes().startswith(b"\x89PNG"), path
+
+
+def test_figures_survive_what_training_can_do(tmp_path: Path) -> None:
+    """No boundary in theory, codes that blew up, everything else diverged."""
+    made = synthetic_dataset(small_config(**TINY)).copy(deep=True)
+    made["critical_beta"][:] = np.nan
+    made["information_ceiling"][:] = np.inf
+    made["status"][:] = "diverged"
+    made["status"][0, 0] = "ok"
+    for name in ("rate", "distortion", "kl", "recovery_r2", "loss_curve", "nll_curve", "kl_curve"):
+        made[name] = made[name].where(made["status"] == "ok")
+    made["rate"][0, 0] = 3e6
+    made["kl"][0, 0] = 1e6
+    assert len(write_figures(made, tmp_path)) == len(FIGURES)
+
+
+@pytest.mark.parametrize("name", HEAT_MAPS)
+def test_a_heat_map_marks_what_failed(name: str, dataset: xr.Dataset) -> None:
+    ax = FIGURES[name].draw(dataset).axes[0]
+    assert len(places(dataset, "collapsed")) >= 3
+    assert len(places(dataset, "diverged")) == 1
+    assert hatched(ax, heatmap.COLLAPSED_HATCH) == places(dataset, "collapsed")
+    assert hatched(ax, heatmap.DIVERGED_HATCH) == places(dataset, "diverged")
+    assert len(texts(ax)) == 12
+    (diverged,) = np.argwhere((dataset["status"] == "diverged").values[..., 0])
+    assert texts(ax)[tuple(diverged)] == "–"
+
+
+def test_the_other_planes_mark_what_failed_too(dataset: xr.Dataset) -> None:
+    left, right = FIGURES["overview"].draw(dataset).axes[:2]
+    for ax in (left, right):
+        assert hatched(ax, heatmap.COLLAPSED_HATCH) == places(dataset, "collapsed")
+    collapsed = int((dataset["status"] == "collapsed").sum())
+    panels = FIGURES["kl_per_latent"].draw(dataset).axes[:4]
+    assert sum(len(hatched(ax, heatmap.COLLAPSED_HATCH)) for ax in panels) == collapsed
+    (ax,) = FIGURES["reconstructions"].draw(dataset).axes
+    assert len(hatched(ax, heatmap.COLLAPSED_HATCH)) == collapsed
+
+
+def test_a_traversal_says_how_its_model_ended(dataset: xr.Dataset) -> None:
+    shown = set()
+    for ax in FIGURES["traversals"].draw(dataset).axes:
+        mu, beta, state = re.fullmatch(r"μ = (.+), β = (.+): (.+)", ax.get_title("left")).groups()
+        status = str(dataset["status"].sel(mu=float(mu), beta=float(beta)).values[0])
+        assert state == status or (status == "ok" and state.endswith("of 9 active"))
+        shown.add(status)
+    assert shown == {"ok", "collapsed", "diverged"}
+
+
+def test_a_cell_shows_its_value(dataset: xr.Dataset) -> None:
+    shown = texts(FIGURES["active_units"].draw(dataset).axes[0])
+    for (i, k), text in shown.items():
+        if text != "–":
+            assert int(text) == dataset["active_units"].values[i, k, 0]
+    shown = texts(FIGURES["recovery_r2"].draw(dataset).axes[0])
+    value = float(dataset["recovery_r2"][1, 0, 0])
+    assert float(shown[1, 0]) == pytest.approx(value, abs=0.005)
+
+
+def test_seeds_are_averaged_and_their_spread_shown() -> None:
+    made = synthetic_dataset(small_config(seeds=3)).copy(deep=True)
+    made["recovery_r2"][0, 0] = [0.5, 0.6, 0.7]
+    made["recovery_r2"][1, 0] = [0.5, 0.6, np.nan]
+    made["status"][1, 0] = ["ok", "ok", "diverged"]
+    made["status"][0, 1] = ["collapsed", "ok", "ok"]
+    picture = FIGURES["recovery_r2"].draw(made)
+    shown = texts(picture.axes[0])
+    assert shown[0, 0] == "0.60\n±0.10"
+    assert shown[1, 0] == "0.55\n±0.071"
+    assert "collapsed in some seeds" in legend(picture)
+    assert "diverged in some seeds" in legend(picture)
+
+
+@pytest.mark.parametrize("name", HEAT_MAPS)
+def test_colour_limits_do_not_follow_the_data(name: str, dataset: xr.Dataset) -> None:
+    other = dataset.copy(deep=True)
+    for variable in ("probe_mse", "decode_mse", "recovery_r2", "information", "active_units"):
+        other[variable] = other[variable] * 3
+    limits = [FIGURES[name].draw(run).axes[1].get_ylim() for run in (dataset, other)]
+    assert limits[0] == limits[1]
+
+
+def test_the_limits_are_those_of_the_metric(dataset: xr.Dataset) -> None:
+    assert maps.pixel_scale(dataset).upper == pytest.approx(0.3567, abs=1e-4)
+    assert maps.truth_scale(dataset).upper == pytest.approx(0.1067, abs=1e-4)
+
+
+def test_light_is_better_in_every_map() -> None:
+    for scale, best in ((maps.R2, 1.0), (maps.CODE_MSE, 0.0)):
+        light = [sum(mpl.colormaps[scale.colours](scale.norm()(value))[:3]) for value in (0.0, 1.0)]
+        assert int(np.argmax(light)) == best
+
+
+def test_beta_has_a_place_between_the_rows() -> None:
+    beta = np.array([0.5, 1.0, 2.0, 8.0])
+    found = heatmap.beta_place(np.array([0.5, 0.75, 2.0, 5.0, 8.0, 14.0, 0.25]), beta)
+    np.testing.assert_allclose(found, [0, 0.5, 2, 2.5, 3, 4, -0.5])
+
+
+def test_the_line_goes_through_critical_beta(dataset: xr.Dataset) -> None:
+    made = dataset.copy(deep=True)
+    made["critical_beta"][:] = [20.0, 8.0, 2.0, 0.25]
+    picture = FIGURES["active_units"].draw(made)
+    (line,) = picture.axes[0].lines
+    x, y = line.get_data()
+    np.testing.assert_allclose(np.interp([1.0, 2.0], x, y), [2.0, 1.0], atol=0.03)
+    assert "above 8 at μ = 0; below 0.5 at μ = 5" in legend(picture)
+    made["critical_beta"][:] = np.nan
+    assert not FIGURES["active_units"].draw(made).axes[0].lines
+
+
+def test_the_order_of_the_sweep_does_not_matter(dataset: xr.Dataset, tmp_path: Path) -> None:
+    shuffled = dataset.isel(mu=[2, 0, 3, 1], beta=[1, 2, 0])
+    for number, run in enumerate((dataset, shuffled)):
+        save_figure(FIGURES["pmi"].draw(run), tmp_path / f"{number}.png")
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+
+
+def test_matplotlib_is_left_as_it_was(dataset: xr.Dataset, tmp_path: Path) -> None:
+    """The user's settings come back, and do not change the figures."""
+    save_figure(FIGURES["pmi"].draw(dataset), tmp_path / "plain.png")
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20}):
+        before = dict(mpl.rcParams)
+        save_figure(FIGURES["pmi"].draw(dataset), tmp_path / "odd.png")
+        assert dict(mpl.rcParams) == before
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "odd.png").read_bytes()
+
+
+def test_the_curves_say_which_beta_and_mu_they_show() -> None:
+    made = synthetic_dataset(small_config(**{**TINY, "mu": (1.0, 2.5)}))
+    over_mu = curves.curves_over_mu(made).get_suptitle()
+    over_beta = curves.curves_over_beta(made).get_suptitle()
+    assert over_mu.startswith("Training over μ at β = 0.5 (the sweep's nearest to the post's 1)")
+    assert over_beta.startswith("Training over β at μ = 1 (the sweep's nearest to the post's 0)")
+
+
+def test_the_best_beta_is_ringed(dataset: xr.Dataset) -> None:
+    made = dataset.copy(deep=True)
+    made["recovery_r2"][0, :, 0] = [0.2, 0.7, 0.9]
+    made["status"][0, :, 0] = ["ok", "ok", "collapsed"]
+    ax = FIGURES["recovery_over_beta"].draw(made).axes[0]
+    rings = [line for line in ax.lines if line.get_markersize() == 9.5]
+    assert [float(v) for v in (rings[0].get_xdata()[0], rings[0].get_ydata()[0])] == [1.0, 0.7]
+
+
+def test_a_mosaic_keeps_rows_and_columns() -> None:
+    laid = images.mosaic(np.arange(6.0).reshape(2, 3, 1, 1) * np.ones((1, 1, 2, 2)))
+    assert laid.shape == (6, 10)
+    np.testing.assert_array_equal(laid[::4, ::4], np.arange(6.0).reshape(2, 3))
+    assert np.isnan(laid[2:4]).all()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (0.00004, "0"),
+        (0.00012, "0.0001"),
+        (0.0123, "0.012"),
+        (0.999, "1.00"),
+        (12, "12.0"),
+    ],
+)
+def test_a_number_fits_its_cell(value: float, text: str) -> None:
+    assert maps.R2.text(value) == text
+    assert maps.R2.text(-value) == (f"−{text}" if text != "0" else "0")
+
+
+def test_text_is_read_on_any_colour() -> None:
+    assert ink_on((1.0, 1.0, 1.0, 1.0)) == "black"
+    assert ink_on((0.27, 0.0, 0.33, 1.0)) == "white"
+    lightness = [sum(colour[:3]) for colour in sequence(11)]
+    assert np.all(np.diff(lightness) > 0)
+
+
+def test_neighbours_are_written_as_a_range() -> None:
+    values = np.array([-1.0, 0.0, 0.5, 1.0, 2.0])
+    assert spans(values, np.array([True, True, True, False, True])) == "−1 to 0.5, 2"
+    assert spans(values, np.array([False, True, True, False, False])) == "0, 0.5"
+    assert spans(values, np.zeros(5, dtype=bool)) == ""
+
+
+def test_a_failed_figure_leaves_the_old_one(
+    dataset: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pmi.png").write_bytes(b"old")
+
+    def half(self: Figure, path: Path, **_: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    monkeypatch.setattr(figures, "FIGURES", {"pmi": FIGURES["pmi"]})
+    with pytest.raises(OSError, match="disk full"):
+        write_figures(dataset, tmp_path)
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("pmi.png", b"old")]
+
+
+def test_the_difference_of_two_runs(dataset: xr.Dataset) -> None:
+    other = dataset.copy(deep=True)
+    other["recovery_r2"] = dataset["recovery_r2"] - 0.25
+    shown = texts(maps.recovery_difference(dataset, other).axes[0])
+    assert shown[0, 0] == "−0.25"
+    same = texts(maps.recovery_difference(dataset, dataset).axes[0])
+    assert same[0, 0] == "0"
