@@ -98,7 +98,8 @@ def evaluate_stack(
         arrays[name] = values.cpu().numpy()
     units = torch.where(finite, active.sum(-1), 0)
     arrays["active_units"] = units.cpu().numpy()
-    arrays["status"] = np.array(metrics.status(units, finite))
+    # As wide as the longest status, whatever this stack holds: numpy cuts what does not fit.
+    arrays["status"] = np.array(metrics.status(units, finite), dtype="U9")
     return arrays
 
 

@@ -112,13 +112,11 @@ def check_reparameterise(mean: Tensor, logvar: Tensor, noise: Tensor | Draw, kl:
 
 
 def check_pixel_nll(
-    output: Tensor, image: Tensor, likelihood: str, decoder_variance: float, linear: bool
+    output: Tensor, image: Tensor, likelihood: str, decoder_variance: float
 ) -> None:
     """Check the arguments of `pixel_nll`."""
     _choice("likelihood", likelihood, get_args(Likelihood))
     _positive("decoder_variance", decoder_variance)
-    if linear and likelihood == "bernoulli":
-        raise ValueError("linear: got True; allowed: False where likelihood is bernoulli")
     _floating("output", output, output.device)
     if output.ndim != 3:
         raise _refuse("output", output, "[M, B, P]")
@@ -130,6 +128,13 @@ def check_pixel_nll(
         raise _refuse(
             "image", image, f"[S, {batch}, {pixels}] with {models} models a multiple of S"
         )
+
+
+def each_step(step: int | Tensor, count: int, device: torch.device) -> Tensor:
+    """Give every stream or model its step: int64 [count], made on the device without a copy."""
+    if isinstance(step, Tensor):
+        return step
+    return torch.full((count,), step, dtype=torch.int64, device=device)
 
 
 def check_kernel(**tensors: Tensor) -> None:

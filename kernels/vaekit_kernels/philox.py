@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +45,22 @@ class Stream(IntEnum):
     EVALUATION_NOISE = 5
     EVALUATION_LATENT = 6
     PROBE = 7
+
+
+class Draw(NamedTuple):
+    """Labels of noise that is yet to be drawn, so that a kernel can draw it where it is used.
+
+    Attributes:
+        seeds: [M] int64 keys.
+        ids: [M] int64 in [0, 2**32).
+        step: in [0, 2**32), one for all or an int64 tensor [M].
+        stream: what the noise is for.
+    """
+
+    seeds: Tensor
+    ids: Tensor
+    step: int | Tensor
+    stream: int = Stream.LATENT
 
 
 def float_ids(values: Tensor) -> Tensor:

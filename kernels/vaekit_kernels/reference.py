@@ -2,6 +2,8 @@
 
 Axes: M models, B samples, P pixels, F factors (tiles), L latents, S data streams. A stream is one
 (mu, seed); its images are shared by M / S models, so model m reads stream m // (M / S).
+
+Inputs may be float32, bfloat16, float16 or float64; bfloat16 and float16 are computed in float32.
 """
 
 from __future__ import annotations
@@ -12,10 +14,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .philox import Stream, normals
+from .philox import Draw, Stream, normals
 
 Kl = Literal["analytic", "sample"]
 Likelihood = Literal["gaussian", "bernoulli"]
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """Dtype that a term is computed and returned in: float32, or float64 where that is given."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def render(intensity: Tensor, *, grid: int, tile: int) -> Tensor:
@@ -75,7 +82,7 @@ def sigmoid_grid(
 
 
 def reparameterise(
-    mean: Tensor, logvar: Tensor, noise: Tensor, *, kl: Kl = "analytic"
+    mean: Tensor, logvar: Tensor, noise: Tensor | Draw, *, kl: Kl = "analytic"
 ) -> tuple[Tensor, Tensor]:
     """Draw latents z = mean + exp(logvar / 2) noise and charge each sample its KL to N(0, I).
 
@@ -83,20 +90,26 @@ def reparameterise(
     sample:   KL = log q(z|x) - log p(z) = 1/2 sum_l (z^2 - noise^2 - logvar) at the one z drawn
 
     Args:
-        mean, logvar, noise: [M, B, L].
+        mean, logvar: [M, B, L].
+        noise: [M, B, L], or the labels to draw it from.
         kl: which of the two.
 
     Returns:
-        z [M, B, L] and the KL in nats [M, B].
+        z [M, B, L] in the dtype of mean, and the KL in nats [M, B], float32 or wider.
 
     Source: Kingma and Welling 2014, arXiv:1312.6114, equations 4 and 10 (appendix B).
     """
+    if isinstance(noise, Draw):
+        seeds, ids, step, stream = noise
+        noise = normals(seeds, ids, step, stream, *mean.shape[1:])
+    dtype, wide = mean.dtype, _wide(mean.dtype)
+    mean, logvar, noise = mean.to(wide), logvar.to(wide), noise.to(wide)
     z = mean + torch.exp(0.5 * logvar) * noise
     if kl == "analytic":
         terms = mean.square() + torch.expm1(logvar) - logvar
     else:
         terms = z.square() - noise.square() - logvar
-    return z, 0.5 * terms.sum(-1)
+    return z.to(dtype), 0.5 * terms.sum(-1)
 
 
 def pixel_nll(
@@ -120,12 +133,13 @@ def pixel_nll(
         linear: the Gaussian's mean is a itself.
 
     Returns:
-        [M, B] in nats.
+        [M, B] in nats, float32 or wider.
     """
     models, batch, pixels = output.shape
     streams = image.shape[0]
-    a = output.view(streams, models // streams, batch, pixels)
-    x = image[:, None]
+    wide = _wide(output.dtype)
+    a = output.to(wide).view(streams, models // streams, batch, pixels)
+    x = image.to(wide)[:, None]
     if likelihood == "gaussian":
         y = a if linear else torch.sigmoid(a)
         nll = (x - y).square().sum(-1) / (2.0 * decoder_variance)

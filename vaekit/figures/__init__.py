@@ -27,8 +27,8 @@ FIGURES: dict[str, Entry] = {
         "The post's measure and an honest one",
         "Left, what the post measured: the MSE of a linear probe from truth to code. Right, what "
         "a linear map reads back from the code of fresh noisy images. Light is a better score in "
-        "both. A collapsed model ignores its input and has a constant code, which is easy to "
-        "predict: its MSE goes to 0 on the left, and nothing is recovered on the right.",
+        "both. The code of a collapsed model hardly varies, which makes it easy to predict: its MSE "
+        "goes to 0 on the left, while nothing is recovered on the right.",
     ),
     "examples_training": Entry(
         images.examples_training,
@@ -62,8 +62,8 @@ FIGURES: dict[str, Entry] = {
     "pmi": Entry(
         maps.pmi,
         "The post's first heat map: probe MSE, truth → code, 3 epochs",
-        "The post's proxy for mutual information. Hatched cells are collapsed: their code is "
-        "constant, so that its MSE goes to 0 without anything being recovered.",
+        "The post's proxy for mutual information. Hatched cells are collapsed: their code hardly "
+        "varies, so that its MSE goes to 0 without anything being recovered.",
     ),
     "pmi_exact": Entry(
         maps.pmi_exact,
@@ -79,8 +79,9 @@ FIGURES: dict[str, Entry] = {
     "reverse_probe_exact": Entry(
         maps.reverse_probe_exact,
         "The probe the other way, fitted exactly",
-        "Code → truth by least squares on the clean test grid. A constant code scores the variance "
-        "of the test levels here, so collapse cannot flatter.",
+        "Code → truth by least squares on the clean test grid. The code of a collapsed model still "
+        "varies a little, and least squares blows that up: this reading can flatter collapse too. "
+        "The recovery R² below leaves inactive latents out.",
     ),
     "decode_mse": Entry(
         maps.decode_mse,
@@ -97,8 +98,8 @@ FIGURES: dict[str, Entry] = {
     "decode_ratio": Entry(
         maps.decode_ratio,
         "Decode MSE against the best constant",
-        "Least-squares decode MSE divided by the MSE of the training distribution's mean image. A "
-        "collapsed decoder gives that image, so its ratio is about 1.",
+        "Least-squares decode MSE divided by the MSE of the training distribution's mean image, "
+        "which is what a collapsed decoder gives once it is trained.",
     ),
     "reconstruction_mse": Entry(
         maps.reconstruction_mse,

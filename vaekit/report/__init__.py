@@ -121,7 +121,8 @@ def _run(label: str, dataset: xr.Dataset) -> dict[str, Any]:
             "training": f"{config['steps']:,} steps of {config['batch']} images",
             "objective": f"{objective_note(dataset)}, {config['kl']} KL, β {warm}",
             "device": dataset.attrs["device"],
-            "time": f"{float(dataset.attrs['seconds_total']):,.0f} s, {dataset.attrs['created']}",
+            "time": f"{float(dataset.attrs['seconds_total']):,.0f} s, finished "
+            + dataset.attrs["created"].replace("T", " ").replace("+00:00", " UTC"),
         },
         "sections": [
             (heading, [unbroken(sentence) for sentence in sentences])

@@ -97,7 +97,7 @@ def _recovered(dataset: xr.Dataset) -> list[str]:
     half = int((recovery >= 0.5).sum())
     reach = dataset["mu"].values[(recovery >= 0.5).any(axis=1)]
     sentences.append(
-        f"{half} of {recovery.size} cells reach R² 0.5"
+        f"R² 0.5 is reached in {half} of {recovery.size} cells"
         + (f", at μ up to {plain(reach.max())}." if half else ".")
     )
     if dataset.sizes["mu"] > 1:
@@ -247,10 +247,11 @@ def _training(dataset: xr.Dataset) -> list[str]:
         first, last = float(line[0]), float(line[-1])
         direction = "rises" if last > first else "falls"
         steady = (np.diff(line.values) * (1 if last > first else -1) > 0).all()
+        post = "as the post reports" if last > first else "where the post reports a rise"
         sentences.append(
             f"At {fixed} = {at} the final training loss {direction} with {symbol}"
-            f"{'' if steady else ', though not at every step'}: {first:.1f} nats at {symbol} = "
-            f"{plain(float(line[over][0]))}, {last:.1f} at {symbol} = "
+            f"{'' if steady else ', though not at every step'}, {post}: {first:.1f} nats at "
+            f"{symbol} = {plain(float(line[over][0]))}, {last:.1f} at {symbol} = "
             f"{plain(float(line[over][-1]))}."
         )
     rate = mean(dataset, dataset["rate"]).values

@@ -10,6 +10,8 @@ from vaekit.report.cells import best_beta, mean, number, runs
 
 # A difference in R2 below this counts as none: cells differ by about as much from seed to seed.
 TOLERANCE = 0.02
+# Half of less than this is nothing to keep.
+WORTH_KEEPING = 0.1
 
 
 def verdict(dataset: xr.Dataset) -> str:
@@ -19,9 +21,18 @@ def verdict(dataset: xr.Dataset) -> str:
     mu, beta = dataset["mu"].values, dataset["beta"].values
     if not np.nan_to_num(value).max() > TOLERANCE:
         return "Nothing was recovered at any μ, so this sweep cannot say whether β protects."
-    others = [i for i in range(len(mu)) if abs(mu[i]) > abs(mu[base]) and place[i] >= 0]
-    if place[base] < 0 or not others or len(beta) == 1:
-        return "One β or one μ with something recovered is too little to say whether β protects."
+    biased = np.abs(mu) > abs(mu[base])
+    others = [i for i in np.flatnonzero(biased) if place[i] >= 0]
+    if place[base] < 0 or not biased.any() or len(beta) == 1:
+        return (
+            "This sweep cannot say whether β protects: that takes recovery at the least biased μ, "
+            "a more biased μ, and more than one β."
+        )
+    if not others:
+        return (
+            f"No β protects against biased data here: at μ = {spans(mu, biased)} nothing is "
+            f"recovered with any of them."
+        )
     recovery = mean(dataset, dataset["recovery_r2"]).values
     start = place[base]
     gain = {i: value[i] - np.nan_to_num(recovery[i, start]) for i in others}
@@ -60,25 +71,28 @@ def protection(dataset: xr.Dataset) -> list[str]:
     mu, beta = dataset["mu"].values, dataset["beta"].values
     if len(mu) == 1 or len(beta) == 1 or not (place >= 0).any():
         return []
-    sentences = []
+    best = []
     for start, stop in runs(place):
         span = f"μ = {plain(mu[start])}" + (f" to {plain(mu[stop])}" if stop > start else "")
         low, high = np.nanmin(value[start : stop + 1]), np.nanmax(value[start : stop + 1])
         reached = number(high) if low == high else f"{number(high)} to {number(low)}"
-        sentences.append(f"β = {plain(beta[place[start]])} at {span} (R² {reached})")
-    sentences = [f"The best β by recovery is {'; '.join(sentences)}."]
+        best.append(f"β = {plain(beta[place[start]])} at {span} (R² {reached})")
+    sentences = [f"The best β by recovery is {'; '.join(best)}."]
     if (place < 0).any():
         sentences.append(f"At μ = {spans(mu, place < 0)} no β recovers anything.")
     base = unbiased(dataset)
     recovery = np.nan_to_num(mean(dataset, dataset["recovery_r2"]).values)
-    kept = []
-    for k in range(len(beta)):
-        if recovery[base, k] > 0.1:
-            far = [m for i, m in enumerate(mu) if recovery[i, k] >= recovery[base, k] / 2]
-            kept.append(f"β = {plain(beta[k])} up to μ = {plain(max(far))}")
-    if len(kept) > 1:
+    reach = {
+        k: float(mu[recovery[:, k] >= recovery[base, k] / 2].max())
+        for k in range(len(beta))
+        if recovery[base, k] > WORTH_KEEPING
+    }
+    if reach and max(reach.values()) == mu[base]:
+        sentences.append(f"No β keeps half of its recovery beyond μ = {plain(mu[base])}.")
+    elif reach:
+        parts = [f"β = {plain(beta[k])} up to μ = {plain(far)}" for k, far in reach.items()]
         sentences.append(
-            f"Half of its recovery at μ = {plain(mu[base])} is kept by {', '.join(kept)}."
+            f"Half of its recovery at μ = {plain(mu[base])} is kept by {', '.join(parts)}."
         )
     return sentences
 

@@ -50,7 +50,7 @@ def _ceiling_share(dataset: xr.Dataset) -> xr.DataArray:
     return dataset["information"] / ceiling.where(np.isfinite(ceiling) & (ceiling > 0))
 
 
-# Column head -> values, and whether a constant code or a constant image makes them look good.
+# Column head -> values, and whether a code or an image that hardly varies can look good in them.
 CELL_COLUMNS: dict[str, tuple[Callable[[xr.Dataset], xr.DataArray], bool]] = {
     "active units": (lambda d: d["active_units"], False),
     "recovery R², noisy": (lambda d: d["recovery_r2"], False),
@@ -113,7 +113,7 @@ def cell_table(dataset: xr.Dataset) -> Table:
     note = f", mean ± standard deviation of {seeds} seeds" if seeds > 1 else ""
     return Table(
         f"Every cell ({objective_note(dataset)}{note}). Struck-through numbers belong to collapsed "
-        "models: a constant code or a constant image, whatever they score.",
+        "models: their code and their image hardly vary, whatever that scores.",
         ["μ", "β", "status", *CELL_COLUMNS],
         rows,
         heads=2,
