@@ -204,14 +204,21 @@ def generator_case(batch: int = 128, **options: Any) -> Callable[[], None]:
 
 
 def render_case(dtype: torch.dtype = torch.float32) -> Callable[[], None]:
-    return lambda: generator.render(torch.zeros(100, 9, dtype=dtype), grid=3, tile=7) and None
+    def call() -> None:
+        generator.render(torch.zeros(100, 9, dtype=dtype), grid=3, tile=7)
+
+    return call
 
 
 def latent_case(
-    *, kl: str = "analytic", drawn: bool = True, batch: int = 128, dtype: torch.dtype = torch.float32
+    *,
+    kl: str = "analytic",
+    drawn: bool = True,
+    models: int = 4,
+    batch: int = 128,
+    dtype: torch.dtype = torch.float32,
 ) -> Callable[[], None]:
     def call() -> None:
-        models = 4
         mean = torch.zeros(models, batch, 9, dtype=dtype, requires_grad=True)
         logvar = torch.zeros_like(mean)
         labels = torch.zeros(models, dtype=torch.int64)
@@ -239,12 +246,14 @@ def pixel_case(
 
 
 # What is compiled: every kernel and every branch of it at the sizes of the default network, the
-# narrow dtypes once, and once a batch whose sizes are no multiples of anything.
+# narrow dtypes once, a batch whose sizes are no multiples of anything, and a batch of one: Triton
+# compiles arguments that are multiples of 16, and those that are 1, to kernels of their own.
 CASES: dict[str, Callable[[], None]] = {
     "sigmoid": generator_case(),
     "linear": generator_case(linear=True),
     "noise-free": generator_case(noise_variance=0.0),
     "ragged": generator_case(batch=127),
+    "one": generator_case(batch=1),
     "fp32": render_case(),
     "bf16": render_case(torch.bfloat16),
     "analytic, drawn": latent_case(),
@@ -254,12 +263,14 @@ CASES: dict[str, Callable[[], None]] = {
     "analytic, drawn, bf16": latent_case(dtype=torch.bfloat16),
     "analytic, drawn, fp16": latent_case(dtype=torch.float16),
     "analytic, drawn, ragged": latent_case(batch=127),
+    "analytic, drawn, one": latent_case(models=1, batch=1),
     "gaussian": pixel_case(),
     "gaussian, linear": pixel_case(linear=True),
     "bernoulli": pixel_case(likelihood="bernoulli"),
     "gaussian, bf16": pixel_case(dtype=torch.bfloat16),
     "gaussian, fp16": pixel_case(dtype=torch.float16),
     "gaussian, ragged": pixel_case(models=3, streams=3, batch=127),
+    "gaussian, one": pixel_case(models=1, streams=1, batch=1),
 }
 
 

@@ -1,4 +1,4 @@
-"""The page says what the dataset says, flatters no collapsed model, and needs nothing but itself."""
+"""The page says what the dataset says, flatters no collapsed model, and stands alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from vaekit.report.tables import (
 )
 from vaekit.results import ResultsError
 
-VOID = ("<script", "<link", "http://", "https://", "@import", "url(")
+TINY = {"grid": 1, "tile": 2, "latents": 2, "baseline_seeds": 2}
+OUTSIDE = ("<script", "<link", "http://", "https://", "@import", "url(")
 
 
 class Page(HTMLParser):
@@ -98,7 +99,7 @@ def page(dataset: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_page_needs_nothing_but_itself(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert not [part for part in VOID if part in text]
+    assert not [part for part in OUTSIDE if part in text]
     found = Page(text)
     images = [
         source for source in found.sources if source.startswith("data:image/png;base64,iVBOR")
@@ -130,7 +131,7 @@ def test_every_figure_is_on_the_page_once() -> None:
 
 
 def test_what_a_run_says_of_itself_is_escaped(tmp_path: Path) -> None:
-    made = synthetic_dataset(small_config(mu=(0.0,), beta=(0.5,), grid=1, tile=2, latents=1))
+    made = synthetic_dataset(small_config(mu=(0.0,), beta=(0.5,), **TINY))
     made.attrs["command"] = "<script>alert(1)</script>"
     text = write_report(made, tmp_path / "new" / "run").read_text(encoding="utf-8")
     assert "<script>" not in text
@@ -155,8 +156,8 @@ def test_the_verdict_follows_the_numbers(rows: list[list[float]], answer: str) -
 def test_the_verdict_names_where_and_how_much() -> None:
     made = recovering([[0.9, 0.8, 0.7], [0.5, 0.6, 0.3], [0.3, 0.2, 0.47]])
     assert narrative(made)[0] == (
-        "A larger β does help on biased data here: at 2 of the 2 larger μ (1, 2) a β above β = 0.5, "
-        "which is best at μ = 0, recovers more, by up to 0.17 R²."
+        "A larger β does help on biased data here: at 2 of the 2 larger μ (1, 2) a β above "
+        "β = 0.5, which is best at μ = 0, recovers more, by up to 0.17 R²."
     )
     assert "β = 0.5 at μ = 0 (R² 0.9); β = 2 at μ = 1 (R² 0.6); β = 8 at μ = 2" in said(made)
 
@@ -288,7 +289,7 @@ def test_the_training_loss_is_compared_with_the_post() -> None:
     assert "At β = 0.5 the final training loss rises with μ, as the post reports: 1.0 nats" in text
     assert "At μ = 0 the final training loss rises with β, as the post reports: 1.0 nats" in text
     made["loss_curve"] *= -1
-    assert "falls with μ, where the post reports a rise: -1.0 nats" in said(made)
+    assert "falls with μ, where the post reports a rise: −1.0 nats" in said(made)
 
 
 def test_codes_that_blew_up_are_named() -> None:
@@ -400,9 +401,11 @@ def test_the_baseline_table_has_mean_and_interval() -> None:
     assert len(baseline_table(synthetic_dataset(small_config(baseline_seeds=0))).rows) == 4
 
 
-def test_two_runs_stand_side_by_side(dataset: xr.Dataset, tmp_path: Path) -> None:
-    warm = small_config(mu=(0.0, 2.5, 4.0), beta=(0.5, 8.0), preset="warmup", beta_warmup=100)
-    path = write_report(dataset, tmp_path, other=synthetic_dataset(warm, seed=1))
+def test_two_runs_stand_side_by_side(tmp_path: Path) -> None:
+    plain = synthetic_dataset(small_config(**TINY))
+    changes = {"mu": (0.0, 2.5, 4.0), "beta": (0.5, 8.0), "preset": "warmup", "beta_warmup": 100}
+    warm = synthetic_dataset(small_config(**{**TINY, **changes}), seed=1)
+    path = write_report(plain, tmp_path, other=warm)
     found = Page(path.read_text(encoding="utf-8"))
     images = [source for source in found.sources if source.startswith("data:image/png")]
     assert len(images) == 2 * len(FIGURES) + 1

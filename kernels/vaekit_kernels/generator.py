@@ -50,8 +50,8 @@ def _sigmoid_grid_kernel(
     # sizes and scalars
     batch,
     noise_scale,
-    truth_stream,
-    noise_stream,
+    TRUTH_STREAM: tl.constexpr,
+    NOISE_STREAM: tl.constexpr,
     GRID: tl.constexpr,
     TILE: tl.constexpr,
     LINEAR: tl.constexpr,
@@ -71,12 +71,13 @@ def _sigmoid_grid_kernel(
     label = tl.load(ids_ptr + stream).to(tl.uint32)
     step = tl.load(steps_ptr + stream).to(tl.uint32)
     # A stream's block has fewer than 2**31 pixels; where it starts may lie beyond.
-    images_ptr += stream.to(tl.int64) * batch * P
+    # Rows and columns are added one after the other: the columns of a thread then differ by
+    # constants, which a store takes as an immediate, where a sum would be computed for each.
+    images_ptr += stream.to(tl.int64) * batch * P + (offs_b * P)[:, None]
     truth_ptr += stream.to(tl.int64) * batch * F
 
-    offs_g = tl.arange(0, TRUTH_GROUPS)
-    element = offs_b[:, None] * ((F + 3) // 4) + offs_g[None, :]
-    z = mu + normals(seed, element.to(tl.uint32), step, label, truth_stream)
+    truths = offs_b[:, None] * ((F + 3) // 4) + tl.arange(0, TRUTH_GROUPS)[None, :]
+    z = mu + normals(seed, truths.to(tl.uint32), step, label, TRUTH_STREAM)
     offs_f = tl.arange(0, 4 * TRUTH_GROUPS)[None, :]
     tl.store(truth_ptr + offs_b[:, None] * F + offs_f, z, mask=mask_b & (offs_f < F))
     intensity = z if LINEAR else sigmoid(z)
@@ -88,10 +89,9 @@ def _sigmoid_grid_kernel(
         if NOISY:
             offs_g = start // 4 + tl.arange(0, BLOCK_P // 4)
             element = offs_b[:, None] * ((P + 3) // 4) + offs_g[None, :]
-            noise = normals(seed, element.to(tl.uint32), step, label, noise_stream)
+            noise = normals(seed, element.to(tl.uint32), step, label, NOISE_STREAM)
             pixel = tl.fma(noise, noise_scale, pixel)
-        offsets = offs_b[:, None] * P + offs_p[None, :]
-        tl.store(images_ptr + offsets, pixel, mask=mask_b & (offs_p < P)[None, :])
+        tl.store(images_ptr + offs_p[None, :], pixel, mask=mask_b & (offs_p < P)[None, :])
 
 
 @triton.jit
@@ -185,8 +185,8 @@ def sigmoid_grid(
             steps,
             batch,
             math.sqrt(noise_variance),
-            int(truth_stream),
-            int(noise_stream),
+            TRUTH_STREAM=int(truth_stream),
+            NOISE_STREAM=int(noise_stream),
             GRID=grid,
             TILE=tile,
             LINEAR=linear,

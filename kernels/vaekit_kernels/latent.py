@@ -34,8 +34,8 @@ from .reference import Kl
 
 @triton.jit
 def _noise(
-    noise_ptr, seeds_ptr, ids_ptr, steps_ptr, stream, model, offs_b, start, offsets, mask,
-    DRAWN: tl.constexpr, L: tl.constexpr, BLOCK_L: tl.constexpr,
+    noise_ptr, seeds_ptr, ids_ptr, steps_ptr, model, offs_b, start, offsets, mask,
+    STREAM: tl.constexpr, DRAWN: tl.constexpr, L: tl.constexpr, BLOCK_L: tl.constexpr,
 ):  # fmt: skip
     """Noise of a block of samples: drawn from the model's labels, or loaded."""
     if DRAWN:
@@ -44,7 +44,7 @@ def _noise(
         step = tl.load(steps_ptr + model).to(tl.uint32)
         offs_g = start // 4 + tl.arange(0, BLOCK_L // 4)
         element = offs_b[:, None] * ((L + 3) // 4) + offs_g[None, :]
-        noise = normals(seed, element.to(tl.uint32), step, label, stream)
+        noise = normals(seed, element.to(tl.uint32), step, label, STREAM)
     else:
         noise = tl.load(noise_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     return noise
@@ -64,7 +64,7 @@ def _reparameterise_kernel(
     steps_ptr,
     # sizes and scalars
     batch,
-    stream,
+    STREAM: tl.constexpr,
     L: tl.constexpr,
     SAMPLE: tl.constexpr,
     DRAWN: tl.constexpr,
@@ -85,8 +85,8 @@ def _reparameterise_kernel(
         mean = tl.load(mean_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32)
         logvar = tl.load(logvar_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32)
         noise = _noise(
-            noise_ptr if DRAWN else noise_ptr + base, seeds_ptr, ids_ptr, steps_ptr, stream, model,
-            offs_b, start, offsets, mask, DRAWN, L, BLOCK_L,
+            noise_ptr if DRAWN else noise_ptr + base, seeds_ptr, ids_ptr, steps_ptr, model,
+            offs_b, start, offsets, mask, STREAM, DRAWN, L, BLOCK_L,
         )  # fmt: skip
         std, _ = exp_and_expm1(0.5 * logvar)
         z = tl.fma(std, noise, mean)
@@ -116,7 +116,7 @@ def _reparameterise_backward_kernel(
     steps_ptr,
     # sizes and scalars
     batch,
-    stream,
+    STREAM: tl.constexpr,
     L: tl.constexpr,
     SAMPLE: tl.constexpr,
     DRAWN: tl.constexpr,
@@ -137,8 +137,8 @@ def _reparameterise_backward_kernel(
         mean = tl.load(mean_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32)
         logvar = tl.load(logvar_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32)
         noise = _noise(
-            noise_ptr if DRAWN else noise_ptr + base, seeds_ptr, ids_ptr, steps_ptr, stream, model,
-            offs_b, start, offsets, mask, DRAWN, L, BLOCK_L,
+            noise_ptr if DRAWN else noise_ptr + base, seeds_ptr, ids_ptr, steps_ptr, model,
+            offs_b, start, offsets, mask, STREAM, DRAWN, L, BLOCK_L,
         )  # fmt: skip
         std, _ = exp_and_expm1(0.5 * logvar)
         if SAMPLE:
@@ -183,7 +183,7 @@ class _Reparameterise(torch.autograd.Function):
                 ids,
                 steps,
                 batch,
-                stream,
+                STREAM=stream,
                 L=latents,
                 SAMPLE=kl == "sample",
                 DRAWN=noise is None,
@@ -216,7 +216,7 @@ class _Reparameterise(torch.autograd.Function):
                 ids,
                 steps,
                 batch,
-                stream,
+                STREAM=stream,
                 L=latents,
                 SAMPLE=kl == "sample",
                 DRAWN=noise is None,

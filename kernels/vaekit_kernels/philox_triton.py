@@ -93,22 +93,20 @@ def _box_muller(radius_word, angle_word):
 
 
 @triton.jit
-def normals(seed, element, step, label, stream):
+def normals(seed, element, step, label, STREAM: tl.constexpr):
     """Standard normals of a block of counters.
 
     Args:
         seed: int64 scalar.
         element: [R, G] uint32.
         step, label: uint32 scalars.
-        stream: integer scalar.
+        STREAM: what the noise is for.
 
     Returns:
         [R, 4 G] float32, the four lanes of each counter side by side.
     """
     zero = element * 0
-    w0, w1, w2, w3 = philox4x32(
-        seed, element, zero + step, zero + label, zero + stream.to(tl.uint32)
-    )
+    w0, w1, w2, w3 = philox4x32(seed, element, zero + step, zero + label, zero + STREAM)
     n0, n1 = _box_muller(w0, w1)
     n2, n3 = _box_muller(w2, w3)
     # One reshape is one pass through shared memory; a chain of `tl.interleave` would be three.

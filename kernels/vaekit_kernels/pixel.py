@@ -60,15 +60,16 @@ def _pixel_nll_kernel(
     offs_b = block * BLOCK_B + tl.arange(0, BLOCK_B)
     mask_b = offs_b < batch
     # A model's block has fewer than 2**31 pixels; where it starts may lie beyond.
-    output_ptr += model * batch * P
-    image_ptr += stream * batch * P
+    # Rows and columns are added one after the other: the columns of a thread then differ by
+    # constants, which a load takes as an immediate, where a sum would be computed for each.
+    output_ptr += model * batch * P + (offs_b * P)[:, None]
+    image_ptr += stream * batch * P + (offs_b * P)[:, None]
     terms = tl.zeros((BLOCK_B, BLOCK_P), tl.float32)
     for start in range(0, P, BLOCK_P):
         offs_p = start + tl.arange(0, BLOCK_P)
-        offsets = offs_b[:, None] * P + offs_p[None, :]
         mask = mask_b[:, None] & (offs_p < P)[None, :]
-        a = tl.load(output_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        x = tl.load(image_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        a = tl.load(output_ptr + offs_p[None, :], mask=mask, other=0.0).to(tl.float32)
+        x = tl.load(image_ptr + offs_p[None, :], mask=mask, other=0.0).to(tl.float32)
         if BERNOULLI:
             term = tl.fma(-a, x, softplus(a))
         else:
@@ -99,8 +100,11 @@ def _pixel_nll_backward_kernel(
     stream, block, model = _locate(tl.cdiv(values, BLOCK), models_per_stream)
     offsets = block * BLOCK + tl.arange(0, BLOCK)
     mask = offsets < values
-    a = tl.load(output_ptr + model * values + offsets, mask=mask, other=0.0).to(tl.float32)
-    x = tl.load(image_ptr + stream * values + offsets, mask=mask, other=0.0).to(tl.float32)
+    output_ptr += model * values
+    image_ptr += stream * values
+    grad_output_ptr += model * values
+    a = tl.load(output_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+    x = tl.load(image_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     grad_nll = tl.load(grad_nll_ptr + model * batch + offsets // P, mask=mask, other=0.0)
     if BERNOULLI:
         grad = grad_nll * (sigmoid(a) - x)
@@ -110,7 +114,7 @@ def _pixel_nll_backward_kernel(
         y, slope = sigmoid_and_slope(a)
         grad = grad_nll * factor * (y - x) * slope
     dtype = grad_output_ptr.dtype.element_ty
-    tl.store(grad_output_ptr + model * values + offsets, grad.to(dtype), mask=mask)
+    tl.store(grad_output_ptr + offsets, grad.to(dtype), mask=mask)
 
 
 class _PixelNll(torch.autograd.Function):

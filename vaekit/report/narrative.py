@@ -89,8 +89,8 @@ def _recovered(dataset: xr.Dataset) -> list[str]:
     sentences = [
         (
             f"At {where(dataset, cell)} a linear map reads the truth from the code with R² "
-            f"{number(value[top])} on fresh noisy images and {number(clean)} on the clean test grid; "
-            f"{number(units)} of {dataset.sizes['latent']} units are active."
+            f"{number(value[top])} on fresh noisy images and {number(clean)} on the clean test "
+            f"grid; {number(units)} of {dataset.sizes['latent']} units are active."
         )
     ]
     recovery = mean(dataset, dataset["recovery_r2"]).values
@@ -217,9 +217,9 @@ def _baseline(dataset: xr.Dataset) -> list[str]:
     inside = adam.min() <= POST_BASELINE <= adam.max()
     sentences = [
         (
-            f"The 3-epoch probe code → truth scores {adam.mean():.4f} on average on {many} untrained "
-            f"networks ({adam.min():.4f} to {adam.max():.4f}); the post's {POST_BASELINE} lies "
-            f"{'inside' if inside else 'outside'} that range."
+            f"The 3-epoch probe code → truth scores {adam.mean():.4f} on average on {many} "
+            f"untrained networks ({adam.min():.4f} to {adam.max():.4f}); the post's {POST_BASELINE} "
+            f"lies {'inside' if inside else 'outside'} that range."
         )
     ]
     if exact < 0.8 * adam.mean():
@@ -229,6 +229,11 @@ def _baseline(dataset: xr.Dataset) -> list[str]:
             "enough, not lost information."
         )
     return sentences
+
+
+def nats(value: float) -> str:
+    """Write a loss, whose differences are small beside it."""
+    return f"{value:,.1f}".replace("-", "−")
 
 
 def _training(dataset: xr.Dataset) -> list[str]:
@@ -250,8 +255,8 @@ def _training(dataset: xr.Dataset) -> list[str]:
         post = "as the post reports" if last > first else "where the post reports a rise"
         sentences.append(
             f"At {fixed} = {at} the final training loss {direction} with {symbol}"
-            f"{'' if steady else ', though not at every step'}, {post}: {first:.1f} nats at "
-            f"{symbol} = {plain(float(line[over][0]))}, {last:.1f} at {symbol} = "
+            f"{'' if steady else ', though not at every step'}, {post}: {nats(first)} nats at "
+            f"{symbol} = {plain(float(line[over][0]))}, {nats(last)} at {symbol} = "
             f"{plain(float(line[over][-1]))}."
         )
     rate = mean(dataset, dataset["rate"]).values

@@ -23,8 +23,8 @@ def first_map(dataset: xr.Dataset) -> list[str]:
     state = "collapsed" if dead[low] else "not collapsed"
     sentences = [
         (
-            f"The first map (MSE truth → code, 3 epochs) has its best value, {number(post[low])}, at "
-            f"{where(dataset, low)}, which is {state}."
+            f"The first map (MSE truth → code, 3 epochs) has its best value, {number(post[low])}, "
+            f"at {where(dataset, low)}, which is {state}."
         )
     ]
     order = np.argsort(np.where(np.isfinite(post), post, np.inf), axis=None)
@@ -66,9 +66,11 @@ def _reverse(dataset: xr.Dataset, dead: np.ndarray) -> list[str]:
     if not dead.any() or not scores.max() > FLATTERY:
         return []
     return [
-        f"Turned round and fitted exactly (code → truth) it still gives collapsed cells R² up to "
-        f"{number(scores.max())} on the clean grid, because least squares blows up what little "
-        f"varies in their code; with inactive latents left out they score 0."
+        (
+            f"Turned round and fitted exactly (code → truth) it still gives collapsed cells R² up "
+            f"to {number(scores.max())} on the clean grid, because least squares blows up what "
+            "little varies in their code; with inactive latents left out they score 0."
+        )
     ]
 
 
@@ -117,13 +119,13 @@ def _opposite(
     if change[0] < 0 < change[1]:
         return [
             (
-                f"{text}: opposite directions, "
-                "which would explain the inverse relationship that puzzled the post."
+                f"{text}: opposite directions, which would explain the inverse relationship that "
+                "puzzled the post."
             )
         ]
     return [
         (
-            f"{text}: not opposite directions, so collapse does not explain the inverse relationship "
-            "that puzzled the post."
+            f"{text}: not opposite directions, so collapse does not explain the inverse "
+            "relationship that puzzled the post."
         )
     ]

@@ -15,6 +15,10 @@ from vaekit.report.cells import first_collapsed, number
 from vaekit.results import settings
 
 
+# A spread below this is not worth its room.
+SMALLEST = 0.00005
+
+
 @dataclass(frozen=True)
 class Entry:
     """A table's entry: its text, and whether a collapsed model makes it worthless."""
@@ -85,8 +89,8 @@ def spread_text(values: np.ndarray) -> str:
     if not len(found):
         return "–"
     text = number(float(found.mean()))
-    spread = found.std(ddof=1) if len(found) > 1 else 0.0
-    return f"{text} ± {number(float(spread))}" if spread else text
+    spread = float(found.std(ddof=1)) if len(found) > 1 else 0.0
+    return f"{text} ± {number(spread)}" if spread >= SMALLEST else text
 
 
 def cell_table(dataset: xr.Dataset) -> Table:
