@@ -71,9 +71,7 @@ def _sigmoid_grid_kernel(
     label = tl.load(ids_ptr + stream).to(tl.uint32)
     step = tl.load(steps_ptr + stream).to(tl.uint32)
     # A stream's block has fewer than 2**31 pixels; where it starts may lie beyond.
-    # Rows and columns are added one after the other: the columns of a thread then differ by
-    # constants, which a store takes as an immediate, where a sum would be computed for each.
-    images_ptr += stream.to(tl.int64) * batch * P + (offs_b * P)[:, None]
+    images_ptr += stream.to(tl.int64) * batch * P
     truth_ptr += stream.to(tl.int64) * batch * F
 
     truths = offs_b[:, None] * ((F + 3) // 4) + tl.arange(0, TRUTH_GROUPS)[None, :]
@@ -91,7 +89,8 @@ def _sigmoid_grid_kernel(
             element = offs_b[:, None] * ((P + 3) // 4) + offs_g[None, :]
             noise = normals(seed, element.to(tl.uint32), step, label, NOISE_STREAM)
             pixel = tl.fma(noise, noise_scale, pixel)
-        tl.store(images_ptr + offs_p[None, :], pixel, mask=mask_b & (offs_p < P)[None, :])
+        offsets = offs_b[:, None] * P + offs_p[None, :]
+        tl.store(images_ptr + offsets, pixel, mask=mask_b & (offs_p < P)[None, :])
 
 
 @triton.jit

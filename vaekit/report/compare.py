@@ -100,7 +100,8 @@ def difference_table(first: xr.Dataset, second: xr.Dataset) -> Table:
                 flattering = CELL_COLUMNS[head][1]
                 entries.append(Entry(_or_dash(a[i, k]), void=dead[0] and flattering))
                 entries.append(Entry(_or_dash(b[i, k]), void=dead[1] and flattering))
-                entries.append(Entry(_or_dash(b[i, k] - a[i, k]), void=any(dead) and flattering))
+                change = round(float(b[i, k] - a[i, k]), 4)
+                entries.append(Entry(_or_dash(change), void=any(dead) and flattering))
             rows.append(Row(entries, kinds[0] if kinds[0] == kinds[1] else ""))
     heads = [f"{head}, {part}" for head in COMPARED for part in ("A", "B", "B − A")]
     return Table(

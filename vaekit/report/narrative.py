@@ -218,8 +218,8 @@ def _baseline(dataset: xr.Dataset) -> list[str]:
     sentences = [
         (
             f"The 3-epoch probe code → truth scores {adam.mean():.4f} on average on {many} "
-            f"untrained networks ({adam.min():.4f} to {adam.max():.4f}); the post's {POST_BASELINE} "
-            f"lies {'inside' if inside else 'outside'} that range."
+            f"untrained networks ({adam.min():.4f} to {adam.max():.4f}); the post's "
+            f"{POST_BASELINE} lies {'inside' if inside else 'outside'} that range."
         )
     ]
     if exact < 0.8 * adam.mean():

@@ -14,7 +14,6 @@ from vaekit.figures.style import converged, objective_note, plain
 from vaekit.report.cells import first_collapsed, number
 from vaekit.results import settings
 
-
 # A spread below this is not worth its room.
 SMALLEST = 0.00005
 
