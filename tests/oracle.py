@@ -24,13 +24,13 @@ def words(
     counter = np.broadcast_arrays(*(np.asarray(c).astype(U64) for c in (c0, c1, c2, c3)))
     x0, x1, x2, x3 = counter
     for _ in range(10):
-        low = x0 * U64(0xD2511F53)
-        high = x2 * U64(0xCD9E8D57)
+        first = x0 * U64(0xD2511F53)
+        second = x2 * U64(0xCD9E8D57)
         x0, x1, x2, x3 = (
-            (high >> U64(32)) ^ x1 ^ k0,
-            high & MASK,
-            (low >> U64(32)) ^ x3 ^ k1,
-            low & MASK,
+            (second >> U64(32)) ^ x1 ^ k0,
+            second & MASK,
+            (first >> U64(32)) ^ x3 ^ k1,
+            first & MASK,
         )
         k0, k1 = (k0 + U64(0x9E3779B9)) & MASK, (k1 + U64(0xBB67AE85)) & MASK
     return [x0, x1, x2, x3]

@@ -6,9 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from vaekit_kernels import Stream, float_ids, render, sigmoid_grid
 
 from vaekit.config import SweepConfig
+from vaekit_kernels import Stream, float_ids, render, sigmoid_grid
 
 Purpose = Literal["train", "evaluate"]
 _STREAMS = {

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from vaekit_kernels import Stream, float_ids, pixel_nll
-from vaekit_kernels.philox import normals
 
 from vaekit import metrics
 from vaekit.config import SweepConfig
 from vaekit.data import draw, grid_truth, intensity, render_truth
 from vaekit.model import StackedVAE, mlp
 from vaekit.probe import LinearProbe, fit_adam, fit_exact, moments_of, mse_and_r2
+from vaekit_kernels import Stream, float_ids, pixel_nll
+from vaekit_kernels.philox import normals
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 

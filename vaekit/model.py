@@ -14,10 +14,10 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from vaekit_kernels import Stream
-from vaekit_kernels.philox import uniforms
 
 from vaekit.config import SweepConfig
+from vaekit_kernels import Stream
+from vaekit_kernels.philox import uniforms
 
 Layer = tuple[Tensor, Tensor]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from vaekit_kernels import Stream, float_ids, pixel_nll, reparameterise
-from vaekit_kernels.philox import normals
 
 from vaekit.config import SweepConfig
 from vaekit.model import Layer, mlp
+from vaekit_kernels import Stream, float_ids, pixel_nll, reparameterise
+from vaekit_kernels.philox import normals
 
 
 def beta_at(beta: Tensor, step: int, warmup: int) -> Tensor:

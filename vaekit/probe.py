@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
 from vaekit_kernels import Stream
 from vaekit_kernels.philox import uniforms
 
