@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from vaekit import theory
 from vaekit.theory import (
     constant_predictor_mse,
     critical_beta,
@@ -82,7 +83,23 @@ def test_the_ceiling_lies_below_the_gaussian_bound_and_falls_with_mu() -> None:
     assert ceilings[5] == pytest.approx(bounds[5], rel=0.02)
 
 
-@pytest.mark.parametrize("noise", [1e-4, 1e-2, 0.25, 4.0])
+@pytest.mark.parametrize("mu", [0.0, 5.0])
+def test_the_ceiling_is_smooth_where_the_small_noise_law_takes_over(
+    mu: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = (7 * 0.8 * theory.SMALL_NOISE) ** 2
+    extrapolated = information_ceiling(mu, factors=1, noise_variance=below)
+    monkeypatch.setattr(theory, "SMALL_NOISE", 0.0)
+    exact = information_ceiling(mu, factors=1, noise_variance=below)
+    assert extrapolated == pytest.approx(exact, rel=5e-3)
+
+
+def test_the_ceiling_grows_by_the_logarithm_of_ever_smaller_noise() -> None:
+    tiny, tinier = (information_ceiling(0.0, noise_variance=v) for v in (1e-12, 1e-14))
+    assert tinier - tiny == pytest.approx(9 * math.log(10))
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-2, 0.25, 4.0])
 def test_the_ceiling_does_not_depend_on_the_mesh(
     noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from vaekit.config import ConfigError
 
-PACKAGES = ("vaekit", "torch", "triton", "numpy", "scipy", "xarray", "h5netcdf", "matplotlib")
+PACKAGES = ("vaekit", "torch", "triton", "numpy", "xarray", "h5netcdf", "matplotlib")
 
 
 def resolve_device(name: str) -> torch.device:

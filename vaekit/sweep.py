@@ -78,8 +78,10 @@ def run_sweep(
     progress = progress or Silent()
     with threads(config.threads), fast_products(device):
         dataset = _measure(config, device, command, progress)
+    progress.stage("report", 1, "page")
     results.save(dataset, work / "results.nc")
     write_report(dataset, work)
+    progress.advance(1)
     if occupied:
         _replace(out, work)
     return dataset

@@ -78,7 +78,9 @@ def sigmoid_grid(
     )
     images = render(z if linear else torch.sigmoid(z), grid=grid, tile=tile)
     noise = normals(seeds, ids, step, noise_stream, batch, images.shape[-1])
-    return images.add_(noise, alpha=math.sqrt(noise_variance)), z
+    # Into the noise's memory: `images` shares that of z where a tile is one pixel, and is one value
+    # expanded where the grid is one tile.
+    return torch.add(images, noise, alpha=math.sqrt(noise_variance), out=noise), z
 
 
 def reparameterise(
