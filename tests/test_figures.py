@@ -202,10 +202,10 @@ def test_the_order_of_the_sweep_does_not_matter(dataset: xr.Dataset, tmp_path: P
 
 def test_matplotlib_is_left_as_it_was(dataset: xr.Dataset, tmp_path: Path) -> None:
     """The user's settings come back, and do not change the figures."""
-    save_figure(FIGURES["pmi"].draw(dataset), tmp_path / "plain.png")
+    save_figure(FIGURES["rate_distortion"].draw(dataset), tmp_path / "plain.png")
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20}):
         before = dict(mpl.rcParams)
-        save_figure(FIGURES["pmi"].draw(dataset), tmp_path / "odd.png")
+        save_figure(FIGURES["rate_distortion"].draw(dataset), tmp_path / "odd.png")
         assert dict(mpl.rcParams) == before
     assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "odd.png").read_bytes()
 

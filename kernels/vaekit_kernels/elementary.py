@@ -63,11 +63,11 @@ def sigmoid_and_slope(x):
 
 
 @triton.jit
-def softplus(x):
-    """ln(1 + exp(x)) = max(x, 0) + ln(1 + e) with e = exp(-|x|).
+def softplus_tail(x):
+    """ln(1 + exp(-|x|)), what softplus(x) is more than max(x, 0).
 
-    ln(1 + e) = 2 artanh(s) with s = e / (2 + e) in [0, 1/3]: its series keeps the relative accuracy
-    where e is tiny and needs no logarithm.
+    With e = exp(-|x|) it is 2 artanh(s), s = e / (2 + e) in [0, 1/3]: the series keeps the relative
+    accuracy where e is tiny and needs no logarithm.
     """
     e = _exp_minus_abs(x)
     s = e / (2.0 + e)
@@ -79,4 +79,4 @@ def softplus(x):
     p = tl.fma(s2, p, 2.0 / 5)
     p = tl.fma(s2, p, 2.0 / 3)
     p = tl.fma(s2, p, 2.0)
-    return tl.where(x > 0, x, 0.0) + s * p
+    return s * p

@@ -234,6 +234,7 @@ def reparameterise(
     check_kernel(mean=mean, logvar=logvar)
     z: Tensor
     terms: Tensor
+    labels: tuple[Any, ...]
     if isinstance(noise, Draw):
         steps = each_step(noise.step, len(mean), mean.device)
         check_kernel(seeds=noise.seeds, ids=noise.ids, step=steps)

@@ -48,7 +48,8 @@ def philox4x32(seed, c0, c1, c2, c3):
 def _minus_two_log(u):
     """-2 ln u of float32 u in [2**-24, 1], to a relative error of 3e-7, also just below 1.
 
-    u = 2**e (1 + f) with f in [-1/3, 1/3); the series is a minimax fit of (2 f - 2 ln(1 + f)) / f^2.
+    u = 2**e (1 + f) with f in [-1/3, 1/3); the series is a minimax fit of
+    (2 f - 2 ln(1 + f)) / f^2.
     The kernels' generator is bound by its instructions: this takes two thirds of those of `tl.log`,
     which has special cases to look after.
     """

@@ -24,7 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .arguments import check_constant, check_kernel
-from .elementary import sigmoid, sigmoid_and_slope, softplus
+from .elementary import sigmoid, sigmoid_and_slope, softplus_tail
 from .launch import on_device, pinned
 from .reference import Likelihood
 
@@ -71,7 +71,8 @@ def _pixel_nll_kernel(
         a = tl.load(output_ptr + offs_p[None, :], mask=mask, other=0.0).to(tl.float32)
         x = tl.load(image_ptr + offs_p[None, :], mask=mask, other=0.0).to(tl.float32)
         if BERNOULLI:
-            term = tl.fma(-a, x, softplus(a))
+            # max(a, 0) - a x in one piece: apart they cancel where a is large and x is 1.
+            term = tl.fma(a, tl.where(a > 0, 1.0, 0.0) - x, softplus_tail(a))
         else:
             difference = x - (a if LINEAR else sigmoid(a))
             term = difference * difference
