@@ -242,6 +242,18 @@ def test_the_reverse_probe_is_watched_too() -> None:
     assert "Turned round" not in said(made)
 
 
+def test_the_reading_that_fits_the_post_is_named() -> None:
+    made = recovering([[0.9, 0.8, 0.7], [0.6, 0.5, 0.4], [0.3, 0.2, 0.1]])
+    falling = 1 - made["recovery_r2"]
+    made["probe_mse"].loc[{"direction": "truth_to_code", "fit": "adam"}] = made["recovery_r2"]
+    made["probe_mse"].loc[{"direction": "code_to_truth", "fit": "adam"}] = falling
+    assert "over all cells 1); as worded, truth → code, it does not (−1)" in said(made)
+    assert "ranks even the living models backwards" in said(made)
+    made["probe_mse"].loc[{"direction": "truth_to_code", "fit": "adam"}] = falling
+    assert "as worded" not in said(made)
+    assert "backwards" not in said(made)
+
+
 def test_opposite_directions_are_claimed_only_where_they_are() -> None:
     made = alive()
     made["status"][:, 2] = "collapsed"
@@ -288,6 +300,11 @@ def test_the_training_loss_is_compared_with_the_post() -> None:
     text = said(made)
     assert "At β = 0.5 the final training loss rises with μ, as the post reports: 1.0 nats" in text
     assert "At μ = 0 the final training loss rises with β, as the post reports: 1.0 nats" in text
+    made["loss_curve"][..., 0] = np.array([[[1], [2], [3]], [[0], [5], [6]], [[8], [8], [9]]])
+    assert (
+        "At β = 0.5 the loss of the first 10 steps rises with μ, though not at every step, as the "
+        "post reports: 1.0 nats at μ = 0, 8.0 at"
+    ) in said(made)
     made["loss_curve"] *= -1
     assert "falls with μ, where the post reports a rise: −1.0 nats" in said(made)
 

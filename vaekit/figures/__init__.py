@@ -25,10 +25,10 @@ FIGURES: dict[str, Entry] = {
     "overview": Entry(
         maps.overview,
         "The post's measure and an honest one",
-        "Left, what the post measured: the MSE of a linear probe from truth to code. Right, what "
-        "a linear map reads back from the code of fresh noisy images. Light is a better score in "
-        "both. The code of a collapsed model hardly varies, which makes it easy to predict: its "
-        "MSE goes to 0 on the left, while nothing is recovered on the right.",
+        "Left, the post's probe as it is worded: the MSE of a linear map from truth to code. "
+        "Right, what a linear map reads back from the code of fresh noisy images. Light is a "
+        "better score in both. The code of a collapsed model hardly varies, which makes it easy to "
+        "predict: its MSE goes to 0 on the left, while nothing is recovered on the right.",
     ),
     "examples_training": Entry(
         images.examples_training,

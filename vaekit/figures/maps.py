@@ -26,7 +26,7 @@ from vaekit.figures.style import (
 from vaekit.results import settings
 
 R2 = Scale("R²", 1.0)
-CODE_MSE = Scale("MSE in units of the code²", 1.0, low_is_better=True, root=True)
+CODE_MSE = Scale("MSE in units of the code²", 2.0, low_is_better=True, root=True)
 
 
 def truth_scale(dataset: xr.Dataset) -> Scale:
@@ -58,7 +58,7 @@ def overview(dataset: xr.Dataset) -> Figure:
     note = objective_note(dataset) + seeds_note(dataset)
     post = dataset["probe_mse"].sel(direction="truth_to_code", fit="adam")
     handles = draw_map(left, dataset, post, CODE_MSE)
-    heading(left, "What the post measured: probe MSE, truth → code", f"3 epochs; {note}")
+    heading(left, "The post's probe as worded: MSE, truth → code", f"3 epochs; {note}")
     colour_bar(made, left, post, CODE_MSE)
     draw_map(right, dataset, dataset["recovery_r2"], R2)
     heading(right, "What was recovered: R², code → truth", f"fresh noisy images; {note}")

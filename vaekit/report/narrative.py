@@ -237,28 +237,15 @@ def nats(value: float) -> str:
 
 
 def _training(dataset: xr.Dataset) -> list[str]:
-    """Whether the final training loss rises with mu and with beta, as the post says."""
-    final = mean(dataset, dataset["loss_curve"].isel(step=-1))
-    lines = {
-        "μ": (final.sel(beta=1.0, method="nearest"), "mu", "β"),
-        "β": (final.sel(mu=0.0, method="nearest"), "beta", "μ"),
-    }
-    sentences = []
-    for symbol, (line, over, fixed) in lines.items():
-        line = line.dropna(over)
-        if line.sizes[over] < 2:
-            continue
-        at = plain(float(line["beta" if fixed == "β" else "mu"]))
-        first, last = float(line[0]), float(line[-1])
-        direction = "rises" if last > first else "falls"
-        steady = (np.diff(line.values) * (1 if last > first else -1) > 0).all()
-        post = "as the post reports" if last > first else "where the post reports a rise"
-        sentences.append(
-            f"At {fixed} = {at} the final training loss {direction} with {symbol}"
-            f"{'' if steady else ', though not at every step'}, {post}: {nats(first)} nats at "
-            f"{symbol} = {plain(float(line[over][0]))}, {nats(last)} at {symbol} = "
-            f"{plain(float(line[over][-1]))}."
-        )
+    """Whether the training loss rises with mu and with beta, as the post says."""
+    curves = mean(dataset, dataset["loss_curve"])
+    first = int(dataset["step"][0])
+    opening = f"loss of the first {first} steps"
+    at_beta, at_mu = ({"beta": 1.0}, {"mu": 0.0})
+    sentences = _trend(curves.isel(step=-1), at_beta, "final training loss")
+    if first < int(dataset["step"][-1]):
+        sentences += _trend(curves.isel(step=0), at_beta, opening)
+    sentences += _trend(curves.isel(step=-1), at_mu, "final training loss")
     rate = mean(dataset, dataset["rate"]).values
     if np.isfinite(rate).any() and np.nanmax(rate) > BLOWN_UP:
         cell = extreme(rate, largest=True)
@@ -266,3 +253,25 @@ def _training(dataset: xr.Dataset) -> list[str]:
             f"At {where(dataset, cell)} the code blew up: {number(rate[cell])} nats of KL."
         )
     return sentences
+
+
+def _trend(loss: xr.DataArray, at: dict[str, float], name: str) -> list[str]:
+    """Say whether a loss over (mu, beta) rises along one axis at the value nearest to `at`."""
+    symbols = {"mu": "μ", "beta": "β"}
+    fixed = next(iter(at))
+    over = "mu" if fixed == "beta" else "beta"
+    line = loss.sel(at, method="nearest").dropna(over)
+    if line.sizes[over] < 2:
+        return []
+    first, last = float(line[0]), float(line[-1])
+    rises = last > first
+    steady = (np.diff(line.values) * (1 if rises else -1) > 0).all()
+    direction = "rises" if rises else "falls"
+    post = "as the post reports" if rises else "where the post reports a rise"
+    sentence = (
+        f"At {symbols[fixed]} = {plain(float(line[fixed]))} the {name} {direction} with "
+        f"{symbols[over]}{'' if steady else ', though not at every step'}, {post}: {nats(first)} "
+        f"nats at {symbols[over]} = {plain(float(line[over][0]))}, {nats(last)} at "
+        f"{symbols[over]} = {plain(float(line[over][-1]))}."
+    )
+    return [sentence]

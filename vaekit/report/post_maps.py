@@ -7,10 +7,14 @@ import xarray as xr
 
 from vaekit.report.cells import all_seeds, count, extreme, mean, number, rank_correlation, where
 
+# Fewer cells than this have no ranking to speak of.
+FEW = 5
 # How many of the best-scored cells are looked at: these, or a third of a small sweep.
 BEST_SCORED = 10
 # An R2 beyond this on a collapsed cell is worth a warning.
 FLATTERY = 0.1
+# A rank correlation below this is a ranking turned round; above its opposite, an agreement.
+BACKWARDS = -0.5
 
 
 def first_map(dataset: xr.Dataset) -> list[str]:
@@ -48,13 +52,14 @@ def first_map(dataset: xr.Dataset) -> list[str]:
                 else "here it does not favour them."
             )
         )
-    sentences += _reverse(dataset, dead)
-    if alive.sum() >= 5:
+    sentences += _reverse(dataset, dead) + _reading(dataset, post)
+    if alive.sum() >= FEW:
         recovery = mean(dataset, dataset["recovery_r2"]).values
         agreement = rank_correlation(-post[alive], recovery[alive])
         sentences.append(
             f"Among the cells that are alive its rank correlation with recovery R² is "
-            f"{number(agreement)}, where 1 would be agreement."
+            f"{number(agreement)}, where 1 would be agreement"
+            + (": it ranks even the living models backwards." if agreement < BACKWARDS else ".")
         )
     return sentences
 
@@ -72,6 +77,27 @@ def _reverse(dataset: xr.Dataset, dead: np.ndarray) -> list[str]:
             "little varies in their code; with inactive latents left out they score 0."
         )
     ]
+
+
+def _reading(dataset: xr.Dataset, post: np.ndarray) -> list[str]:
+    """Which direction of the 3-epoch probe fits the post's own description of its map."""
+    turned = dataset["probe_mse"].sel(direction="code_to_truth", fit="adam")
+    reverse, recovery = mean(dataset, turned).values, mean(dataset, dataset["recovery_r2"]).values
+    known = np.isfinite(post) & np.isfinite(reverse) & np.isfinite(recovery)
+    if known.sum() < FEW:
+        return []
+    worded = rank_correlation(-post[known], recovery[known])
+    other = rank_correlation(-reverse[known], recovery[known])
+    if worded < 0 and other > -BACKWARDS:
+        return [
+            (
+                "The post describes its map as best at low β and low μ. The probe turned round, "
+                f"code → truth with 3 epochs, fits that (rank correlation with recovery R² over "
+                f"all cells {number(other)}); as worded, truth → code, it does not "
+                f"({number(worded)})."
+            )
+        ]
+    return []
 
 
 def second_map(dataset: xr.Dataset) -> list[str]:
