@@ -1,0 +1,284 @@
+"""Speed of every kernel on this machine's card, beside torch.compile of its definition.
+
+    python -m bench.bench_kernels [--quick] [--sweep]
+
+Each implementation is first held to the definition by the tests' own rule, in this process and at
+the size that is timed, and once more after timing; one that fails stops the benchmark before a
+figure of it is printed. 100 % is the copy bandwidth measured here, in this run. Times are of the
+device: cold (a buffer larger than L2 is overwritten before every call) and warm (the call is
+repeated, so its memory may be in L2). A cold time below what the bytes allow is an error of the
+benchmark and is reported as one. `--sweep` times other block sizes than the pinned ones instead;
+a person copies a winner to `vaekit_kernels/launch.py` with card, date and figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from bench.kernel_ops import Implementation, Problem, problems
+from bench.timing import provenance, ratio, store
+from vaekit_kernels import launch
+
+ROUNDS, QUICK_ROUNDS = 60, 12
+WARM_CALLS = 20
+COPY_BYTES = 2**30
+# Rounding of the clock and of the copy's own median; beyond it a time is not believed.
+BELIEVED = 1.05
+
+Timed = Callable[[], object]
+
+
+def tests_checker() -> tuple[Callable[..., None], Implementation]:
+    """The tests' own rule and their own float64 noise; tests are no package, so by their folder."""
+    folder = str(Path(__file__).parents[1] / "tests")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    from checks import assert_matches
+    from oracle import normals
+
+    return assert_matches, normals
+
+
+class Clock:
+    """Times calls on the current card with its own events."""
+
+    def __init__(self) -> None:
+        size = torch.cuda.get_device_properties(0).L2_cache_size
+        self.flush = torch.empty(max(4 * size, 2**28), dtype=torch.uint8, device="cuda")
+
+    def cold(self, call: Timed) -> float:
+        """Seconds of one call whose memory is not in cache."""
+        self.flush.zero_()
+        return self._seconds(call, 1)
+
+    def warm(self, call: Timed) -> float:
+        """Seconds of a call among many, launch included where the host is the slower."""
+        return self._seconds(call, WARM_CALLS) / WARM_CALLS
+
+    def _seconds(self, call: Timed, count: int) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(count):
+            call()
+        end.record()
+        torch.cuda.synchronize()
+        return float(start.elapsed_time(end)) * 1e-3
+
+
+def interleave(
+    calls: Mapping[str, Timed], timer: Callable[[Timed], float], rounds: int
+) -> dict[str, list[float]]:
+    """Time every call once a round, in an order that turns; three rounds are not counted."""
+    names = list(calls)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-3, rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            seconds = timer(calls[name])
+            if number >= 0:
+                samples[name].append(seconds)
+    return samples
+
+
+def copy_bandwidth(clock: Clock, rounds: int) -> float:
+    """Bytes a second, read and written, of a copy far larger than L2."""
+    source = torch.randint(256, (COPY_BYTES,), dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    samples = interleave({"copy": lambda: target.copy_(source)}, clock.cold, rounds)
+    return 2 * COPY_BYTES / statistics.median(samples["copy"])
+
+
+def directions(problem: Problem, run: Implementation) -> dict[str, Timed]:
+    """The calls to time: forward without a graph, backward through one that is kept."""
+    plain = {name: tensor.detach() for name, tensor in problem.inputs.items()}
+    calls: dict[str, Timed] = {"forward": partial(run, **plain)}
+    if problem.backward_bytes:
+        wanted = [tensor for tensor in problem.inputs.values() if tensor.requires_grad]
+        result = run(**problem.inputs)
+        outputs = [result] if isinstance(result, Tensor) else list(result)
+        cotangents = [torch.randn_like(out) for out in outputs]
+        calls["backward"] = lambda: torch.autograd.grad(
+            outputs, wanted, cotangents, retain_graph=True
+        )
+    return calls
+
+
+def verdict(seconds: float, moved: int, bandwidth: float) -> float:
+    """Share of the copy bandwidth that a cold time amounts to.
+
+    Raises:
+        RuntimeError: it is more than the memory can do, so the benchmark is wrong.
+    """
+    share = moved / seconds / bandwidth
+    if share > BELIEVED:
+        raise RuntimeError(
+            f"{moved} bytes in {seconds * 1e6:.1f} us are {share:.0%} of the measured copy "
+            "bandwidth: this time cannot be right, and nothing of this run is stored"
+        )
+    return share
+
+
+def checked(problem: Problem, implementations: Mapping[str, Implementation]) -> None:
+    """Hold every implementation to the definition; raises AssertionError."""
+    check, _ = tests_checker()
+    for implementation in implementations.values():
+        check(implementation, problem.definition, problem.inputs, oracle=problem.oracle)
+
+
+def compare(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list[dict[str, Any]]:
+    """Check, time and check again one problem; print its rows and return them with samples."""
+    implementations = {"triton": problem.kernel, "compile": torch.compile(problem.definition)}
+    checked(problem, implementations)
+    # The kernel twice: what two runs of one thing differ by is the noise of this machine.
+    timed = implementations | {"triton (A/A)": problem.kernel}
+    calls = {name: directions(problem, run) for name, run in timed.items()}
+    rows = []
+    for direction in calls["triton"]:
+        row = {name: call[direction] for name, call in calls.items()}
+        moved = problem.backward_bytes if direction == "backward" else problem.forward_bytes
+        cold = interleave(row, clock.cold, rounds)
+        warm = interleave(row, clock.warm, max(3, rounds // 4))
+        rows.append(
+            {
+                "problem": problem.name,
+                "direction": direction,
+                "bytes": moved,
+                "share_of_copy": {
+                    name: verdict(statistics.median(samples), moved, bandwidth)
+                    for name, samples in cold.items()
+                },
+                "compile_over_triton": ratio(cold["compile"], cold["triton"]),
+                "again_over_triton": ratio(cold["triton (A/A)"], cold["triton"]),
+                "cold_seconds": cold,
+                "warm_seconds": warm,
+            }
+        )
+    checked(problem, implementations)
+    for made in rows:
+        print_row(made)
+    return rows
+
+
+def print_row(row: Mapping[str, Any]) -> None:
+    """Print one line of the table."""
+    cold = {name: statistics.median(s) * 1e6 for name, s in row["cold_seconds"].items()}
+    warm = statistics.median(row["warm_seconds"]["triton"]) * 1e6
+    mid, low, high = row["compile_over_triton"]
+    _, same_low, same_high = row["again_over_triton"]
+    print(
+        f"{row['problem']:32}{row['direction']:10}{cold['triton']:10.1f}{warm:10.1f}"
+        f"{row['share_of_copy']['triton']:9.0%}{row['share_of_copy']['compile']:9.0%}"
+        f"{f'{mid:.2f} ({low:.2f} to {high:.2f})':>24}{f'{same_low:.2f} to {same_high:.2f}':>16}"
+    )
+
+
+HEADER = (
+    f"{'':42}{'cold us':>10}{'warm us':>10}{'of copy':>9}{'compile':>9}"
+    f"{'compile/triton':>24}{'A/A':>16}"
+)
+
+
+def candidates(name: str) -> list[launch.Launch]:
+    """Block sizes worth timing for a row of `launch.PINNED`."""
+    tiles = {
+        "sigmoid_grid": ([4, 8, 16, 32], [32, 64, 128]),
+        "render": ([4, 16, 64], [64, 128, 512]),
+        "reparameterise": ([16, 32, 64, 128], [16]),
+        "reparameterise_backward": ([16, 32, 64, 128], [16]),
+        "pixel_nll": ([1, 2, 4, 8], [128, 512]),
+        "pixel_nll_backward": ([1], [512, 1024, 2048, 4096]),
+    }[name]
+    return [
+        launch.Launch(rows, cols, warps)
+        for rows, cols, warps in itertools.product(*tiles, [2, 4, 8])
+    ]
+
+
+def sweep(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list[dict[str, Any]]:
+    """Check and time every candidate of a problem's rows; print the best of each."""
+    found = []
+    for name, direction in zip(problem.pinned, ("forward", "backward"), strict=False):
+        moved = problem.backward_bytes if direction == "backward" else problem.forward_bytes
+        for candidate in candidates(name):
+            rows = dict(launch.PINNED[name]) | {
+                launch.FALLBACK: candidate,
+                launch.architecture(torch.device("cuda")): candidate,
+            }
+            with mock.patch.object(launch, "PINNED", dict(launch.PINNED) | {name: rows}):
+                checked(problem, {"triton": problem.kernel})
+                call = directions(problem, problem.kernel)[direction]
+                cold = interleave({"triton": call}, clock.cold, rounds)["triton"]
+            share = verdict(statistics.median(cold), moved, bandwidth)
+            found.append(
+                {"problem": problem.name, "row": name, **asdict(candidate), "share": share,
+                 "cold_seconds": cold}
+            )  # fmt: skip
+        mine = [row for row in found if row["row"] == name]
+        best = max(mine, key=lambda row: row["share"])
+        print(
+            f"{problem.name:32}{name:26}{best['share']:6.0%} of copy: "
+            f"{best['rows']} x {best['cols']}, {best['warps']} warps"
+        )
+    return found
+
+
+def card() -> dict[str, str]:
+    """Name, driver and toolkit of the card."""
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "architecture": launch.architecture(torch.device("cuda")),
+        "memory_bytes": str(properties.total_memory),
+        "l2_bytes": str(properties.L2_cache_size),
+        "multiprocessors": str(properties.multi_processor_count),
+        "cuda": str(torch.version.cuda),
+        "hip": str(torch.version.hip),
+    }
+
+
+def main() -> None:
+    """Time everything on this machine's card and store the samples."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, a fifth of the rounds")
+    parser.add_argument("--sweep", action="store_true", help="time other block sizes instead")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit(
+            "bench_kernels: torch sees no CUDA device, so there is nothing to time. Without a card "
+            "the kernels are checked by `nox -s interpret` and `nox -s compile`."
+        )
+    flags = [f"--{name}" for name in ("quick", "sweep") if getattr(options, name)]
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    _, noise = tests_checker()
+    clock = Clock()
+    bandwidth = copy_bandwidth(clock, rounds)
+    print(f"{card()['name']}: copies at {bandwidth / 1e9:.0f} GB/s\n")
+    if not options.sweep:
+        print(HEADER)
+    rows = []
+    for problem in problems(torch.device("cuda"), quick=options.quick, noise=noise):
+        rows += (sweep if options.sweep else compare)(clock, problem, bandwidth, rounds)
+    content = {
+        "provenance": provenance(" ".join(["python -m bench.bench_kernels", *flags])),
+        "card": card(),
+        "copy_bytes_per_second": bandwidth,
+        "rows": rows,
+    }
+    path = store("kernels-sweep" if options.sweep else "kernels", content)
+    print(f"\nraw samples: {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""Cross-compiles every kernel launch of the ops for cards that need not be here.
+
+The ops are called on CPU tensors with their kernels replaced by recorders, so what is compiled is
+what a launch would build: the same arguments, constants, block sizes and options. The resources
+are read from the binary itself, by the disassembler of Triton's own wheel (NVIDIA) or from the
+assembly's metadata (AMD).
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from vaekit_kernels import Draw, float_ids, generator, latent, launch, pixel
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+MODULES = (generator, latent, pixel)
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int64: "*i64",
+}
+FLOATS = torch.zeros(1)  # stands for any float32 pointer
+INT32_MAX = 2**31 - 1
+ALIGNED = [["tt.divisibility", 16]]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One recorded launch: the kernel, what it was called with, and the compiler's options."""
+
+    kernel: Any
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.kernel.__name__.strip("_").removesuffix("_kernel")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a binary asks for. `spills` counts accesses to local memory on NVIDIA, registers on AMD.
+
+    `shared` is in bytes per program, `stack` in bytes per thread, and `wide` counts the loads and
+    stores of 128 bits.
+    """
+
+    registers: int
+    spills: int
+    stack: int
+    shared: int
+    instructions: int
+    wide: int
+
+
+class Recorder:
+    """Stands in for a kernel and keeps its launches."""
+
+    def __init__(self, kernel: Any, launches: list[Launch]) -> None:
+        self.kernel = kernel
+        self.launches = launches
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        assert 0 < grid[0] <= INT32_MAX
+
+        def run(*values: Any, **named: Any) -> None:
+            names = [parameter.name for parameter in self.kernel.params]
+            arguments = dict(zip(names, values, strict=False)) | named
+            options = {name: arguments.pop(name) for name in list(arguments) if name not in names}
+            self.launches.append(Launch(self.kernel, arguments, options))
+
+        return run
+
+
+@contextmanager
+def recorded(architecture: str) -> Iterator[list[Launch]]:
+    """Record the launches of the ops as they would be on an architecture."""
+    launches: list[Launch] = []
+    with mock.patch.object(launch, "architecture", return_value=architecture):
+        patches = [
+            mock.patch.object(module, name, Recorder(value, launches))
+            for module in MODULES
+            for name, value in vars(module).items()
+            if isinstance(value, JITFunction) and name.endswith("_kernel")
+        ]
+        for patch in patches:
+            patch.start()
+        try:
+            yield launches
+        finally:
+            for patch in patches:
+                patch.stop()
+
+
+def _source(launch: Launch) -> ASTSource:
+    """Specialise as the runtime does: fold constants, ones and Nones in, note multiples of 16."""
+    signature: dict[str, str] = {}
+    constants: dict[str, Any] = {}
+    attributes: dict[tuple[int, ...], list[list[object]]] = {}
+    for parameter in launch.kernel.params:
+        name, value = parameter.name, launch.arguments[parameter.name]
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            signature[name] = "constexpr"
+            constants[name] = value
+        elif isinstance(value, torch.Tensor):
+            signature[name] = POINTERS[value.dtype]
+            attributes[parameter.num,] = ALIGNED  # what torch allocates is aligned
+        elif isinstance(value, int):
+            signature[name] = "i32" if abs(value) <= INT32_MAX else "i64"
+            if value % 16 == 0:
+                attributes[parameter.num,] = ALIGNED
+        else:
+            signature[name] = "fp32"
+    return ASTSource(launch.kernel, signature, constants, attributes)
+
+
+def build(launch: Launch, architecture: str) -> Any:
+    """Compile one launch for an architecture."""
+    return triton.compile(
+        _source(launch), target=TARGETS[architecture], options=dict(launch.options)
+    )
+
+
+def measure(compiled: Any) -> Resources:
+    """Read a binary's resources."""
+    return _amd(compiled) if "amdgcn" in compiled.asm else _nvidia(compiled)
+
+
+def _nvidia(compiled: Any) -> Resources:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(compiled.asm["cubin"])
+
+        def dump(what: str) -> str:
+            tool = triton.knobs.nvidia.cuobjdump.path
+            return subprocess.run(
+                [tool, what, str(path)], capture_output=True, text=True, check=True
+            ).stdout
+
+        usage = dump("--dump-resource-usage")
+        sass = dump("--dump-sass")
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, usage
+    codes = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", sass, re.M)
+    assert codes, sass
+    return Resources(
+        registers=int(found[1]),
+        spills=sum(code.split(".")[0] in ("LDL", "STL") for code in codes),
+        stack=int(found[2]),
+        shared=compiled.metadata.shared,
+        instructions=sum(code != "NOP" for code in codes),
+        wide=sum(code.startswith(("LDG", "STG")) and ".128" in code for code in codes),
+    )
+
+
+def _amd(compiled: Any) -> Resources:
+    text = compiled.asm["amdgcn"]
+
+    def field(name: str) -> int:
+        found = re.search(rf"\.{name}:\s+(\d+)", text)
+        assert found, name
+        return int(found[1])
+
+    codes = re.findall(r"^\s+((?:[sv]|ds|global|buffer|flat|scratch)_\w+)", text, re.M)
+    assert codes, text
+    return Resources(
+        registers=field("vgpr_count"),
+        spills=field("vgpr_spill_count") + field("sgpr_spill_count"),
+        stack=field("private_segment_fixed_size"),
+        shared=compiled.metadata.shared,
+        instructions=len(codes),
+        wide=sum(
+            code.startswith(("global", "buffer")) and code.endswith("dwordx4") for code in codes
+        ),
+    )
+
+
+def generator_case(batch: int = 128, **options: Any) -> Callable[[], None]:
+    def call() -> None:
+        mu = torch.zeros(33)
+        labels = torch.zeros(33, dtype=torch.int64)
+        generator.sigmoid_grid(mu, labels, labels, 1, batch=batch, **options)
+
+    return call
+
+
+def render_case(dtype: torch.dtype = torch.float32) -> Callable[[], None]:
+    def call() -> None:
+        generator.render(torch.zeros(100, 9, dtype=dtype), grid=3, tile=7)
+
+    return call
+
+
+def latent_case(
+    *,
+    kl: str = "analytic",
+    drawn: bool = True,
+    models: int = 4,
+    batch: int = 128,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[], None]:
+    def call() -> None:
+        mean = torch.zeros(models, batch, 9, dtype=dtype, requires_grad=True)
+        logvar = torch.zeros_like(mean)
+        labels = torch.zeros(models, dtype=torch.int64)
+        noise = Draw(labels, float_ids(labels), 1) if drawn else torch.zeros(models, batch, 9)
+        z, terms = latent.reparameterise(mean, logvar, noise, kl=kl)
+        (z.float().sum() + terms.sum()).backward()
+
+    return call
+
+
+def pixel_case(
+    *,
+    models: int = 22,
+    streams: int = 2,
+    batch: int = 128,
+    dtype: torch.dtype = torch.float32,
+    **options: Any,
+) -> Callable[[], None]:
+    def call() -> None:
+        output = torch.zeros(models, batch, 441, dtype=dtype, requires_grad=True)
+        image = torch.zeros(streams, batch, 441)
+        pixel.pixel_nll(output, image, **options).sum().backward()
+
+    return call
+
+
+# What is compiled: every kernel and every branch of it at the sizes of the default network, the
+# narrow dtypes once, a batch whose sizes are no multiples of anything, and a batch of one: Triton
+# compiles arguments that are multiples of 16, and those that are 1, to kernels of their own.
+CASES: dict[str, Callable[[], None]] = {
+    "sigmoid": generator_case(),
+    "linear": generator_case(linear=True),
+    "noise-free": generator_case(noise_variance=0.0),
+    "ragged": generator_case(batch=127),
+    "one": generator_case(batch=1),
+    "fp32": render_case(),
+    "bf16": render_case(torch.bfloat16),
+    "analytic, drawn": latent_case(),
+    "analytic, given": latent_case(drawn=False),
+    "sample, drawn": latent_case(kl="sample"),
+    "sample, given": latent_case(kl="sample", drawn=False),
+    "analytic, drawn, bf16": latent_case(dtype=torch.bfloat16),
+    "analytic, drawn, fp16": latent_case(dtype=torch.float16),
+    "analytic, drawn, ragged": latent_case(batch=127),
+    "analytic, drawn, one": latent_case(models=1, batch=1),
+    "gaussian": pixel_case(),
+    "gaussian, linear": pixel_case(linear=True),
+    "bernoulli": pixel_case(likelihood="bernoulli"),
+    "gaussian, bf16": pixel_case(dtype=torch.bfloat16),
+    "gaussian, fp16": pixel_case(dtype=torch.float16),
+    "gaussian, ragged": pixel_case(models=3, streams=3, batch=127),
+    "gaussian, one": pixel_case(models=1, streams=1, batch=1),
+}
+
+
+def launches(architecture: str) -> Iterator[tuple[str, Launch]]:
+    """Every launch of every case on an architecture, each with the name that it is listed under."""
+    for case, call in CASES.items():
+        with recorded(architecture) as made:
+            call()
+        for launch_ in made:
+            yield f"{launch_.name} [{case}]", launch_

@@ -1,0 +1,101 @@
+"""The kernel benchmark checks before it times, and does not believe the impossible."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from bench import bench_kernels
+from bench.bench_kernels import checked, copy_bandwidth, directions, interleave, main, verdict
+from bench.kernel_ops import Problem, problems
+from vaekit_kernels import launch, reference
+
+CPU = torch.device("cpu")
+
+
+def small() -> Problem:
+    return Problem(
+        name="small",
+        pinned=(),
+        inputs={"output": torch.randn(4, 3, 5).requires_grad_(), "image": torch.rand(2, 3, 5)},
+        kernel=reference.pixel_nll,
+        definition=reference.pixel_nll,
+        forward_bytes=1,
+        backward_bytes=1,
+    )
+
+
+def test_without_a_card_it_says_so_and_prints_no_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["bench_kernels"])
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        main()
+    assert capsys.readouterr().out == ""
+
+
+def test_a_wrong_implementation_is_refused_before_any_timing() -> None:
+    checked(small(), {"right": reference.pixel_nll})
+    with pytest.raises(AssertionError, match="allowed"):
+        checked(small(), {"wrong": lambda output, image: 1.01 * reference.pixel_nll(output, image)})
+
+
+def test_a_wrong_kernel_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = lambda output, image: reference.pixel_nll(output, image) + 1  # noqa: E731
+    problem = Problem(**{**vars(small()), "kernel": wrong})
+    monkeypatch.setattr(bench_kernels, "interleave", lambda *_: pytest.fail("it was timed"))
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    with pytest.raises(AssertionError, match="allowed"):
+        bench_kernels.compare(None, problem, 1.0, 1)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_time_that_memory_cannot_do_is_an_error() -> None:
+    assert verdict(2.0, 100, 100.0) == pytest.approx(0.5)
+    with pytest.raises(RuntimeError, match="cannot be right"):
+        verdict(0.9, 100, 100.0)
+
+
+def test_both_directions_can_be_called_again_and_again() -> None:
+    calls = directions(small(), reference.pixel_nll)
+    assert list(calls) == ["forward", "backward"]
+    for call in calls.values():
+        call()
+        call()
+    samples = interleave(calls, lambda call: len(call()) + 1.0, rounds=4)
+    assert {name: len(seconds) for name, seconds in samples.items()} == {
+        "forward": 4,
+        "backward": 4,
+    }
+
+
+def test_the_bytes_are_those_of_the_tensors() -> None:
+    """Each tensor once: what comes in, what goes out, and their gradients."""
+    for problem in problems(CPU, quick=True):
+        inputs = [t for t in problem.inputs.values() if t.is_floating_point() and t.ndim == 3]
+        result = problem.definition(**problem.inputs)
+        outputs = [result] if isinstance(result, torch.Tensor) else list(result)
+        count = sum(tensor.numel() for tensor in [*inputs, *outputs])
+        assert problem.forward_bytes == 4 * count
+        if problem.backward_bytes:
+            grads = sum(tensor.numel() for tensor in inputs if tensor.requires_grad)
+            assert problem.backward_bytes == 4 * (count + grads)
+        assert all(tensor.float().std() > 0 for tensor in problem.inputs.values())
+
+
+def test_every_row_to_sweep_has_candidates_and_the_pinned_one_is_among_them() -> None:
+    for name, rows in launch.PINNED.items():
+        assert rows[launch.FALLBACK] in bench_kernels.candidates(name)
+
+
+def test_the_copy_is_counted_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_kernels, "interleave", lambda *_: {"copy": [0.5, 0.5, 9.0]})
+    monkeypatch.setattr(bench_kernels, "COPY_BYTES", 8)
+    for name in ("randint", "empty_like"):
+        monkeypatch.setattr(torch, name, lambda *_, **__: None)
+    assert copy_bandwidth(type("NoClock", (), {"cold": None})(), 3) == 32.0

@@ -1,0 +1,223 @@
+"""Every kernel and pinned configuration, compiled for cards that are not here: `nox -s compile`.
+
+The interpreter cannot see a type error, a spill or a load that is not vectorised; these can. What
+was measured is held to `compile_baseline.json`, per Triton version. After a change that is meant:
+
+    python -m pytest -m compile --write-baseline
+
+which also writes the table of `reports/kernels/resources.md`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="there is no Triton for this platform")
+
+import triton
+
+import compiler
+from compiler import CASES, MODULES, TARGETS, Resources
+from vaekit_kernels import launch
+
+pytestmark = pytest.mark.compile
+
+BASELINE = Path(__file__).with_name("compile_baseline.json")
+TABLE = Path(__file__).parents[1] / "reports" / "kernels" / "resources.md"
+VERSION = triton.__version__
+# Bytes of shared memory that a program can have; registers of a multiprocessor (or SIMD's share).
+SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 65536}
+REGISTER_LIMIT = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}
+
+Measured = dict[str, dict[str, Resources]]
+
+
+def load() -> dict[str, Measured]:
+    """Baselines by Triton version, architecture and kernel."""
+    content = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
+    return {
+        version: {
+            target: {name: Resources(**row) for name, row in kernels.items()}
+            for target, kernels in targets.items()
+        }
+        for version, targets in content.items()
+    }
+
+
+def differences(baseline: Mapping[str, Resources], measured: Mapping[str, Resources]) -> list[str]:
+    """One line for each figure that changed, and for each kernel that came or went."""
+    lines = [f"{name}: not in the baseline" for name in measured if name not in baseline]
+    lines += [f"{name}: only in the baseline" for name in baseline if name not in measured]
+    for name in sorted(baseline.keys() & measured.keys()):
+        before, after = asdict(baseline[name]), asdict(measured[name])
+        changes = [
+            f"{key} {before[key]} -> {after[key]} ({after[key] - before[key]:+d})"
+            for key in before
+            if before[key] != after[key]
+        ]
+        if changes:
+            lines.append(f"{name}: {', '.join(changes)}")
+    return lines
+
+
+def table(baselines: Mapping[str, Measured]) -> str:
+    """The report's table of all baselines, in Markdown."""
+    lines = [
+        "# What the kernels ask of a card",
+        "",
+        "Read from binaries that were cross-compiled without a card, so these are resources, not",
+        "speeds. Each cell: registers a thread / bytes of shared memory a program / instructions",
+        "(whole kernel, unrolled). No kernel spills a register or uses stack, on any of them.",
+        "",
+        "Made by `python -m pytest -m compile --write-baseline`; held to by `nox -s compile`.",
+    ]
+    for version, targets in baselines.items():
+        lines += ["", f"## Triton {version}", ""]
+        lines += [f"| kernel | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}"]
+        for name in next(iter(targets.values())):
+            cells = [
+                f"{row.registers} / {row.shared} / {row.instructions}"
+                for row in (kernels[name] for kernels in targets.values())
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Resources of everything, compiled once; with --write-baseline also stored."""
+    found = {
+        target: {
+            name: compiler.measure(compiler.build(launch_, target))
+            for name, launch_ in compiler.launches(target)
+        }
+        for target in TARGETS
+    }
+    if request.config.getoption("--write-baseline"):
+        baselines = dict(sorted((load() | {VERSION: found}).items(), reverse=True))
+        content = {
+            version: {
+                target: {name: asdict(row) for name, row in kernels.items()}
+                for target, kernels in targets.items()
+            }
+            for version, targets in baselines.items()
+        }
+        BASELINE.write_text(json.dumps(content, indent=1) + "\n")
+        TABLE.parent.mkdir(parents=True, exist_ok=True)
+        TABLE.write_text(table(baselines))
+    return found
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nothing_spills_or_uses_stack(measured: Measured, target: str) -> None:
+    assert len(measured[target]) > len(CASES)
+    bad = {name: row for name, row in measured[target].items() if row.spills or row.stack}
+    assert not bad
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_kernel_fits(measured: Measured, target: str) -> None:
+    for name, row in measured[target].items():
+        assert row.shared <= SHARED_LIMIT[target], name
+        assert 0 < row.registers < REGISTER_LIMIT[target], name
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_resources_are_those_of_the_baseline(measured: Measured, target: str) -> None:
+    baselines = load()
+    if VERSION not in baselines:
+        pytest.skip(f"there is no baseline for Triton {VERSION}, only for {', '.join(baselines)}")
+    lines = differences(baselines[VERSION][target], measured[target])
+    assert not lines, f"Triton {VERSION}, {target}:\n" + "\n".join(lines)
+
+
+def test_the_reports_table_is_the_baselines() -> None:
+    assert TABLE.read_text() == table(load())
+
+
+def test_a_difference_is_said_in_a_line() -> None:
+    row = Resources(registers=40, spills=0, stack=0, shared=1024, instructions=500, wide=4)
+    worse = Resources(registers=48, spills=2, stack=0, shared=1024, instructions=500, wide=4)
+    assert differences({"a": row}, {"a": row}) == []
+    assert differences({"a": row}, {"a": worse}) == [
+        "a: registers 40 -> 48 (+8), spills 0 -> 2 (+2)"
+    ]
+    assert differences({"a": row}, {"b": row}) == [
+        "b: not in the baseline",
+        "a: only in the baseline",
+    ]
+
+
+def test_the_measure_sees_spills() -> None:
+    """A kernel that must spill: 512 values a thread, alive until their sum is known."""
+    tl = triton.language
+
+    @triton.jit
+    def hungry_kernel(out_ptr, x_ptr, N: tl.constexpr):
+        offs = tl.arange(0, N)
+        x = tl.load(x_ptr + offs)
+        tl.store(out_ptr + offs, x * tl.sum(x))
+
+    arguments = {"out_ptr": compiler.FLOATS, "x_ptr": compiler.FLOATS, "N": 16384}
+    row = compiler.measure(
+        compiler.build(
+            compiler.Launch(
+                hungry_kernel, arguments, {"num_warps": 1, "enable_fp_fusion": launch.FP_FUSION}
+            ),
+            "sm_90",
+        )
+    )
+    assert row.spills > 0
+    assert row.stack > 0
+
+
+def test_every_kernel_and_every_pinned_row_is_compiled() -> None:
+    kernels = {
+        value.__name__.strip("_").removesuffix("_kernel")
+        for module in MODULES
+        for name, value in vars(module).items()
+        if name.endswith("_kernel") and hasattr(value, "params")
+    }
+    assert len(kernels) == 6
+    for target in TARGETS:
+        made = {launch_.name for _, launch_ in compiler.launches(target)}
+        assert made == kernels
+    for rows in launch.PINNED.values():
+        assert list(rows) == list(TARGETS)
+
+
+def test_a_pinned_row_decides_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = launch.Launch(rows=8, cols=256, warps=8)
+    rows = dict(launch.PINNED["pixel_nll"]) | {"sm_80": changed}
+    monkeypatch.setattr(launch, "PINNED", dict(launch.PINNED) | {"pixel_nll": rows})
+    for target in ("sm_80", "sm_90"):
+        made = dict(compiler.launches(target))["pixel_nll [gaussian]"]
+        assert (made.arguments["BLOCK_P"] == 256) is (target == "sm_80")
+        assert (made.options["num_warps"] == 8) is (target == "sm_80")
+
+
+def test_the_flat_backward_pass_loads_and_stores_128_bits(measured: Measured) -> None:
+    """Its point: rows of 441 are not aligned, the block of a model is."""
+    for kernels in measured.values():
+        assert kernels["pixel_nll_backward [gaussian]"].wide >= 6
+
+
+def test_offsets_of_models_are_computed_in_64_bits() -> None:
+    """121 models of 128 x 441 are far from 2**31 values, 40,000 are not."""
+    for name, launch_ in compiler.launches("sm_90"):
+        if launch_.name == "render":
+            continue  # its row numbers are 64-bit from the start
+        text = compiler.build(launch_, "sm_90").asm["ttir"]
+        wide = re.findall(r"arith\.extsi %\S+ : i32 to i64", text)
+        assert wide, name
+
+
+def test_fusion_is_decided_here_and_not_by_triton() -> None:
+    for _, launch_ in compiler.launches("sm_90"):
+        assert launch_.options["enable_fp_fusion"] is launch.FP_FUSION
