@@ -21,6 +21,7 @@ from vaekit.data import draw
 from vaekit.model import StackedVAE
 from vaekit.objective import latent_noise
 from vaekit.products import fast_products
+from vaekit.state import State
 from vaekit.step import ReferenceStep, TorchStep
 
 CPU = torch.device("cpu")
@@ -70,6 +71,10 @@ class Problem:
         """Return the models untrained."""
         return StackedVAE.initial(self.config, self.seeds)
 
+    def state(self) -> State:
+        """Return the models before their first step."""
+        return State.initial(self.stack(), self.config.learning_rate)
+
 
 # A peer is made ready once and then trains the problem's block of steps each time it is called,
 # returning the loss of every model at the block's last step.
@@ -78,7 +83,7 @@ Block = Callable[[], Tensor]
 
 def vaekit_torch(problem: Problem) -> Block:
     """Train with vaekit's CPU engine: stacked, backward pass written out, fastest products."""
-    step = TorchStep(problem.config, problem.stack(), streams=1)
+    step = TorchStep(problem.config, problem.state(), streams=1)
 
     def block() -> Tensor:
         with torch.no_grad(), fast_products(CPU):
@@ -91,7 +96,7 @@ def vaekit_torch(problem: Problem) -> Block:
 
 def stacked_autograd(problem: Problem) -> Block:
     """Train stacked tensors with autograd and fused Adam, PyTorch's defaults otherwise."""
-    step = ReferenceStep(problem.config, problem.stack())
+    step = ReferenceStep(problem.config, problem.state())
 
     def block() -> Tensor:
         for images, noise in zip(problem.images, problem.noise, strict=True):

@@ -26,7 +26,8 @@ EVERYWHERE = ("vaekit", "kernels", "bench", "tests")
 LAYERS = (
     {"config", "files", "probe", "products", "progress", "theory"},
     {"data", "machine", "metrics", "model", "results"},
-    {"objective"},
+    {"objective", "state"},
+    {"adam"},
     {"step"},
     {"evaluate", "figures", "train"},
     {"report"},

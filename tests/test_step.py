@@ -10,6 +10,7 @@ from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.model import StackedVAE
 from vaekit.objective import beta_at, latent_noise
+from vaekit.state import State
 from vaekit.step import ReferenceStep, TorchStep
 
 BETA = (0.5, 1.0, 4.0)
@@ -41,17 +42,19 @@ class Run:
         self.beta = torch.tensor(setup.beta * len(setup.mu))
         initial = StackedVAE.initial(setup, self.seeds)
         self.vae = StackedVAE(initial.architecture, initial.flat.to(dtype))
+        self.state = State.initial(self.vae, setup.learning_rate)
+        self.step: ReferenceStep | TorchStep
         if engine == "reference":
-            self.step: ReferenceStep | TorchStep = ReferenceStep(setup, self.vae)
+            self.step = ReferenceStep(setup, self.state)
         else:
-            self.step = TorchStep(setup, self.vae, streams=len(setup.mu))
+            self.step = TorchStep(setup, self.state, streams=len(setup.mu))
 
     def go(self, t: int, beta: Tensor | None = None) -> Tensor:
         """Train step t; return the loss of every model."""
         images, _ = draw(self.setup, self.mu, self.stream_seeds, t, batch=self.setup.batch)
         noise = latent_noise(self.setup, self.seeds, self.beta, t)
         beta = (self.beta if beta is None else beta).to(self.dtype)
-        with torch.set_grad_enabled(isinstance(self.step, ReferenceStep)):
+        with torch.no_grad():
             nll, kl = self.step(images.to(self.dtype), noise.to(self.dtype), beta)
         return (nll + beta[:, None] * kl).mean(1).detach()
 
@@ -64,7 +67,7 @@ def test_gradients_are_those_of_autograd(changes: dict) -> None:
     for t in (1, 2, 3):
         torch.testing.assert_close(explicit.go(t), reference.go(t), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(
-            explicit.vae.flat.grad, reference.vae.flat.grad, rtol=1e-9, atol=1e-12
+            explicit.step.gradient, reference.step.gradient, rtol=1e-9, atol=1e-12
         )
 
 
@@ -82,8 +85,8 @@ def test_the_loss_sums_over_models_and_averages_over_samples() -> None:
     together = Run(config(mu=(0.0,)), "torch", torch.float64)
     alone = Run(config(mu=(0.0,), beta=(BETA[1],)), "torch", torch.float64)
     together.go(1), alone.go(1)
-    stacked = StackedVAE(together.vae.architecture, together.vae.flat.grad).slot(1).flat
-    torch.testing.assert_close(stacked, alone.vae.flat.grad, rtol=1e-12, atol=1e-14)
+    stacked = StackedVAE(together.vae.architecture, together.step.gradient).slot(1).flat
+    torch.testing.assert_close(stacked, alone.step.gradient, rtol=1e-12, atol=1e-14)
 
 
 def test_a_model_trains_in_any_slot_as_it_does_alone() -> None:
@@ -131,3 +134,97 @@ def test_warm_up_is_linear_and_ends() -> None:
     assert beta_at(beta, 25, 100).tolist() == [0.5, 2.0]
     assert beta_at(beta, 100, 100).tolist() == [2.0, 8.0]
     assert beta_at(beta, 101, 100).tolist() == [2.0, 8.0]
+
+
+def test_a_stopped_model_keeps_every_bit_and_its_siblings_train_on() -> None:
+    free, stopped = Run(config(), "torch"), Run(config(), "torch")
+    for t in range(1, 21):
+        if t == 8:
+            stopped.state.alive[3] = False
+            kept = [piece.clone() for piece in state_of(stopped, 3)]
+        free.go(t), stopped.go(t)
+    assert all(torch.equal(a, b) for a, b in zip(kept, state_of(stopped, 3), strict=True))
+    for index in set(range(6)) - {3}:
+        pairs = zip(state_of(free, index), state_of(stopped, index), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def state_of(run: Run, model: int) -> list[Tensor]:
+    """Parameters and both moments of one model."""
+    flats = (run.vae.flat, run.state.exp_avg, run.state.exp_avg_sq)
+    return [StackedVAE(run.vae.architecture, flat).slot(model).flat for flat in flats]
+
+
+@pytest.mark.parametrize("engine", ["reference", "torch"])
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e30])
+def test_a_model_that_is_not_finite_is_stopped_before_its_update(
+    engine: str, poison: float
+) -> None:
+    run = Run(config(), engine)
+    for t in range(1, 4):
+        run.go(t)
+    run.vae.layers[1][0][2, 0, 0] = poison
+    before = [piece.clone() for piece in state_of(run, 2)]
+    run.go(4)
+    assert run.state.alive.tolist() == [True, True, False, True, True, True]
+    for a, b in zip(before, state_of(run, 2), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def test_each_model_may_have_its_own_learning_rate() -> None:
+    rates = torch.tensor([1e-3, 1e-2, 1e-4, 1e-3, 1e-2, 1e-4], dtype=torch.float64)
+    mixed = Run(config(), "torch")
+    mixed.state.learning_rate.copy_(rates)
+    mixed.step = TorchStep(mixed.setup, mixed.state, streams=2)
+    for rate in rates.unique().tolist():
+        same = Run(config(learning_rate=rate), "torch")
+        for t in range(1, 21):
+            same.go(t)
+            if rate == rates.min():
+                mixed.go(t)
+        for index in (rates == rate).nonzero().flatten().tolist():
+            expected, found = same.vae.slot(index).flat, mixed.vae.slot(index).flat
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_update_is_the_one_of_torch_optim() -> None:
+    """Bias correction included: the first steps are where it matters."""
+    run = Run(config(), "torch", torch.float64)
+    plain = run.vae.flat.clone().requires_grad_()
+    adam = torch.optim.Adam([plain], lr=run.setup.learning_rate)
+    for t in range(1, 6):
+        run.go(t)
+        plain.grad = run.step.gradient.clone()
+        adam.step()
+        torch.testing.assert_close(run.vae.flat, plain.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_one_engine_continues_where_another_stopped() -> None:
+    setup = config(hidden=(64, 32))
+    whole, first = Run(setup, "torch"), Run(setup, "reference")
+    for t in range(1, 21):
+        whole.go(t)
+    for t in range(1, 11):
+        first.go(t)
+    second = Run(setup, "torch")
+    second.state.load({name: tensor.clone() for name, tensor in first.state.tensors().items()})
+    for t in range(11, 21):
+        found = second.go(t)
+    expected = Run(setup, "torch")
+    for t in range(1, 21):
+        loss = expected.go(t)
+    torch.testing.assert_close(found, loss, rtol=1e-4, atol=0.0)
+    assert second.state.steps.item() == 20
+
+
+def test_a_state_that_does_not_fit_is_refused_and_nothing_changes() -> None:
+    run = Run(config(), "torch")
+    run.go(1)
+    before = {name: tensor.clone() for name, tensor in run.state.tensors().items()}
+    other = Run(config(hidden=(8,)), "torch").state.tensors()
+    with pytest.raises(ValueError, match="parameters: got"):
+        run.state.load(other)
+    with pytest.raises(ValueError, match="state: got"):
+        run.state.load({name: other[name] for name in ("parameters", "alive")})
+    for name, tensor in run.state.tensors().items():
+        assert torch.equal(tensor, before[name])

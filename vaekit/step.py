@@ -1,9 +1,9 @@
-"""One training step of a stack, as two engines with one algebra and one interface.
+"""One training step of a stack, as engines with one algebra and one interface.
 
 `ReferenceStep` differentiates the objective with autograd: it is the definition. `TorchStep` has
 the backward pass written out, with every buffer allocated once, and is what the CPU trains with.
-Both take images and noise, update the stack's flat parameters in place with Adam, and return the
-two terms of the objective for every model and sample.
+Both take images and noise, update the state in place with Adam, and return the two terms of the
+objective for every model and sample.
 
 With y = decoder(z), z = m + e^{v/2} eps, samples averaged and models summed (g is a gradient):
 
@@ -12,8 +12,12 @@ With y = decoder(z), z = m + e^{v/2} eps, samples averaged and models summed (g 
     layer       g_W = h^T g,  g_b = sum_B g,  g_h = g W^T where h > 0
     analytic KL g_m = g_z + beta m / B,  g_v = g_z eps e^{v/2} / 2 + beta (e^v - 1) / (2 B)
     sampled KL  g_z' = g_z + beta z / B, g_m = g_z',  g_v = g_z' eps e^{v/2} / 2 - beta / (2 B)
+    Adam        a <- b1 a + (1 - b1) g,  q <- b2 q + (1 - b2) g^2
+                w <- w - lr a / (1 - b1^t) / (sqrt(q / (1 - b2^t)) + eps)
 
-Nothing in either engine mixes models, so a model that blows up leaves its neighbours' bits alone.
+Nothing in any engine mixes models, so a model that blows up leaves its neighbours' bits alone.
+
+Source of Adam: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
 """
 
 from __future__ import annotations
@@ -24,15 +28,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from vaekit.adam import Adam, healthy
 from vaekit.config import SweepConfig
-from vaekit.model import Layer, StackedVAE
+from vaekit.model import Layer
 from vaekit.objective import loss, terms
+from vaekit.state import State
 
 
 class Step(Protocol):
     """An engine: one Adam step of all models of a stack."""
 
     name: str
+    state: State
 
     def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Train one step in place.
@@ -47,12 +54,9 @@ class Step(Protocol):
         """
         ...
 
-
-def adam(config: SweepConfig, parameter: Tensor) -> torch.optim.Adam:
-    """Make the experiment's optimiser over one flat parameter; M stacked Adams are one Adam."""
-    return torch.optim.Adam(
-        [parameter], lr=config.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True
-    )
+    def save(self) -> State:
+        """Bring the state up to date, where the engine has worked on a copy, and return it."""
+        ...
 
 
 class ReferenceStep:
@@ -60,20 +64,28 @@ class ReferenceStep:
 
     name = "reference"
 
-    def __init__(self, config: SweepConfig, vae: StackedVAE) -> None:
+    def __init__(self, config: SweepConfig, state: State) -> None:
         self.config = config
-        self.architecture = vae.architecture
-        self.flat = vae.flat.requires_grad_()
-        self.optimizer = adam(config, self.flat)
+        self.state = state
+        self.gradient = torch.zeros_like(state.vae.flat)
+        self.gradients = state.vae.architecture.split(self.gradient)
+        self.update = Adam(state, self.gradient)
 
     def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
-        layers = self.architecture.split(self.flat)
-        nll, kl = terms(self.config, layers, images, noise)
-        self.optimizer.zero_grad()
-        loss(nll, kl, beta).backward()
-        self.optimizer.step()
-        return nll.detach(), kl.detach()
+        with torch.enable_grad():
+            flat = self.state.vae.flat.detach().requires_grad_()
+            layers = self.state.vae.architecture.split(flat)
+            nll, kl = terms(self.config, layers, images, noise)
+            (gradient,) = torch.autograd.grad(loss(nll, kl, beta), flat)
+        self.gradient.copy_(gradient)
+        nll, kl = nll.detach(), kl.detach()
+        self.update(healthy(nll, kl, self.gradients))
+        return nll, kl
+
+    def save(self) -> State:
+        """See `Step`."""
+        return self.state
 
 
 class TorchStep:
@@ -81,21 +93,22 @@ class TorchStep:
 
     name = "torch"
 
-    def __init__(self, config: SweepConfig, vae: StackedVAE, streams: int) -> None:
+    def __init__(self, config: SweepConfig, state: State, streams: int) -> None:
+        vae = state.vae
         self.config = config
+        self.state = state
         self.streams = streams
-        self.flat = vae.flat
-        self.flat.grad = torch.zeros_like(self.flat)
-        self.optimizer = adam(config, self.flat)
+        self.gradient = torch.zeros_like(vae.flat)
+        self.gradients = vae.architecture.split(self.gradient)
+        self.update = Adam(state, self.gradient)
         self.layers = vae.layers
-        self.gradients = vae.architecture.split(self.flat.grad)
         self.half = len(vae.architecture.encoder)
         shape = (vae.models, config.batch)
         # outputs[i] is layer i's output after its ReLU; grads[i] is the gradient of the same.
-        self.outputs = [self.flat.new_empty(*shape, size) for _, size in vae.architecture.sizes]
+        self.outputs = [vae.flat.new_empty(*shape, size) for _, size in vae.architecture.sizes]
         self.grads = [torch.empty_like(output) for output in self.outputs]
-        self.images = self.flat.new_empty(*shape, config.pixels)
-        self.grad_z = self.flat.new_empty(*shape, config.latents)
+        self.images = vae.flat.new_empty(*shape, config.pixels)
+        self.grad_z = vae.flat.new_empty(*shape, config.latents)
 
     def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
@@ -114,8 +127,12 @@ class TorchStep:
         self._backward(slice(self.half, None), z, self.grad_z)
         kl = self._latent_gradient(mean, logvar, std, z, noise, beta)
         self._backward(slice(0, self.half), x, None)
-        self.optimizer.step()
+        self.update(healthy(nll, kl, self.gradients))
         return nll, kl
+
+    def save(self) -> State:
+        """See `Step`."""
+        return self.state
 
     def _forward(self, part: slice, x: Tensor) -> Tensor:
         layers, outputs = self.layers[part], self.outputs[part]

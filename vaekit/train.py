@@ -19,6 +19,7 @@ from vaekit.model import Architecture, StackedVAE
 from vaekit.objective import beta_at, latent_noise
 from vaekit.products import fast_products
 from vaekit.progress import Progress
+from vaekit.state import initial_state
 from vaekit.step import TorchStep
 
 BLOCK_STEPS = 8
@@ -112,8 +113,7 @@ def train(
     seeds = stream_seeds.repeat_interleave(len(stack.beta))
     beta = torch.tensor(stack.beta * len(stack.mu), dtype=torch.float32, device=device)
 
-    vae = StackedVAE.initial(config, seeds)
-    step = TorchStep(config, vae, streams=len(stack.mu))
+    step = TorchStep(config, initial_state(config, seeds), streams=len(stack.mu))
     ends = set(curve_steps(config))
     window = torch.zeros(3, stack.models, device=device)
     points: list[Tensor] = []
@@ -132,7 +132,7 @@ def train(
                     start = t
             progress.advance(len(steps) * stack.models)
     curves = torch.stack(points, dim=-1).cpu()
-    return vae, Curves(nll=curves[0], kl=curves[1], loss=curves[2])
+    return step.save().vae, Curves(nll=curves[0], kl=curves[1], loss=curves[2])
 
 
 def _block(

@@ -1,0 +1,93 @@
+"""Adam on flat buffers: PyTorch's own fused kernel, and the models that it must not touch.
+
+    a <- b1 a + (1 - b1) g,   q <- b2 q + (1 - b2) g^2
+    w <- w - lr a / (1 - b1^t) / (sqrt(q / (1 - b2^t)) + eps)
+
+M Adams with one learning rate are one Adam over the whole buffer.
+
+Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.optim.adam import adam
+
+from vaekit.model import Layer
+from vaekit.state import BETA1, BETA2, EPSILON, State
+
+
+def healthy(nll: Tensor, kl: Tensor, gradients: list[Layer]) -> Tensor:
+    """Tell which models [M] may be updated: their terms and the sums of their gradients are finite.
+
+    A gradient that is not finite shows in that of its layer's bias, which is a sum over samples, so
+    the weights, hundreds of times as many, need not be read.
+    """
+    total = nll.sum(1) + kl.sum(1)
+    for _, bias in gradients:
+        total = total + bias.sum(1)
+    return total.isfinite()
+
+
+class Adam:
+    """The update of a state by a gradient laid out as its parameters."""
+
+    def __init__(self, state: State, gradient: Tensor) -> None:
+        self.state = state
+        flats = (state.vae.flat, gradient, state.exp_avg, state.exp_avg_sq)
+        rates = state.learning_rate.tolist()
+        if len(set(rates)) == 1:
+            self.groups = [(rates[0], [[flat] for flat in flats])]
+        else:
+            # Which values share a call never changes: the bits at the ends of a call depend on it.
+            self.groups = [
+                (rate, [self._views(flat, _where(rates, rate)) for flat in flats])
+                for rate in sorted(set(rates))
+            ]
+        # What a model had when it was stopped; it is put back after each update of its neighbours.
+        self.kept: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def _views(self, flat: Tensor, models: list[int]) -> list[Tensor]:
+        layers = self.state.vae.architecture.split(flat)
+        return [piece[model] for layer in layers for piece in layer for model in models]
+
+    def __call__(self, healthy: Tensor) -> None:
+        """Stop the models [M] that are not healthy, and update those that are alive."""
+        state = self.state
+        state.alive.logical_and_(healthy)
+        self._keep([model for model, alive in enumerate(state.alive.tolist()) if not alive])
+        steps = state.steps.float()
+        for rate, (parameters, gradients, exp_avgs, exp_avg_sqs) in self.groups:
+            adam(
+                parameters,
+                gradients,
+                exp_avgs,
+                exp_avg_sqs,
+                [],
+                [steps.clone() for _ in parameters],
+                fused=True,
+                amsgrad=False,
+                beta1=BETA1,
+                beta2=BETA2,
+                lr=rate,
+                weight_decay=0.0,
+                eps=EPSILON,
+                maximize=False,
+            )
+        state.steps.add_(1)
+        for pieces in self.kept.values():
+            for view, before in pieces:
+                view.copy_(before)
+
+    def _keep(self, stopped: list[int]) -> None:
+        """Remember the stopped models as they are now, unless they are remembered."""
+        flats = (self.state.vae.flat, self.state.exp_avg, self.state.exp_avg_sq)
+        self.kept = {
+            model: self.kept.get(model)
+            or [(view, view.clone()) for flat in flats for view in self._views(flat, [model])]
+            for model in stopped
+        }
+
+
+def _where(rates: list[float], rate: float) -> list[int]:
+    return [model for model, other in enumerate(rates) if other == rate]
