@@ -23,7 +23,7 @@ Source of Adam: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,10 @@ from vaekit.config import SweepConfig
 from vaekit.model import Layer
 from vaekit.objective import loss, terms
 from vaekit.state import State
+from vaekit_kernels import Draw
+
+if TYPE_CHECKING:
+    from vaekit_kernels.training_step import Precision
 
 
 class Step(Protocol):
@@ -50,7 +54,7 @@ class Step(Protocol):
             beta: [M], the betas in force at this step.
 
         Returns:
-            nll [M, B] and kl [M, B] before the update.
+            nll [M, B] and kl [M, B] before the update, valid until the next step.
         """
         ...
 
@@ -193,3 +197,49 @@ class TorchStep:
                 torch.ops.aten.threshold_backward.grad_input(
                     target, inputs[index], 0.0, grad_input=target
                 )
+
+
+class TritonStep:
+    """The same step in fused kernels, which keep the parameters and moments in their own layout."""
+
+    name = "triton"
+
+    def __init__(
+        self, config: SweepConfig, state: State, streams: int, precision: Precision = "ieee"
+    ) -> None:
+        # Not before it is asked for: there is no Triton on most platforms.
+        from vaekit_kernels.training_step import FusedStep, Network
+
+        self.state = state
+        architecture = state.vae.architecture
+        network = Network(
+            encoder=architecture.encoder,
+            decoder=architecture.decoder,
+            likelihood=config.likelihood,
+            decoder_variance=config.decoder_variance,
+            linear=architecture.linear_output,
+            kl=config.kl,
+        )
+        self.fused = FusedStep(
+            network,
+            streams=streams,
+            learning_rate=state.learning_rate,
+            alive=state.alive,
+            batch=config.batch,
+            precision=precision,
+        )
+        self.kinds = [
+            architecture.split(flat) for flat in (state.vae.flat, state.exp_avg, state.exp_avg_sq)
+        ]
+        self.fused.load(self.kinds, state.steps)
+
+    def __call__(
+        self, images: Tensor, noise: Tensor | Draw, beta: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `Step`."""
+        return self.fused(images, noise, beta)
+
+    def save(self) -> State:
+        """See `Step`."""
+        self.fused.store(self.kinds, self.state.steps)
+        return self.state

@@ -30,16 +30,21 @@ class Launch:
         rows: samples (or rows of an image) a program takes; a power of two.
         cols: values of a row that it holds at once; a power of two, and at least 4.
         warps: of 32 threads (of 64 on AMD).
+        depth: values that a product takes at once along the axis that it sums over.
+        stages: of such loads that are in flight; 0 leaves Triton's own choice.
     """
 
     rows: int
     cols: int
     warps: int
+    depth: int = 0
+    stages: int = 0
 
     @property
     def options(self) -> dict[str, int | bool]:
         """Keyword arguments of the launch, the same that the compile checks build with."""
-        return {"num_warps": self.warps, "enable_fp_fusion": FP_FUSION}
+        stages = {"num_stages": self.stages} if self.stages else {}
+        return {"num_warps": self.warps, "enable_fp_fusion": FP_FUSION} | stages
 
 
 # Bound by instructions (about 40 a pixel). 16 x 64 is two counters a thread: enough independent
@@ -58,7 +63,39 @@ _PIXEL_NLL = Launch(rows=4, cols=512, warps=4)
 # values are aligned whatever the number of pixels.
 _PIXEL_NLL_BACKWARD = Launch(rows=1, cols=2048, warps=4)
 
+# The training step. Tiles of 64 samples are what a Hopper tensor core takes at once; the gradient of
+# 64 x 64 weights and their three streams of state fill the registers without a spill. Products
+# without tensor cores hold their operands in registers, so their tiles are smaller.
+_STEP = {
+    "ieee": {
+        "forward": Launch(rows=32, cols=32, warps=4, depth=16),
+        "output": Launch(rows=32, cols=32, warps=4, depth=16),
+        "backward": Launch(rows=32, cols=32, warps=4, depth=16),
+        "weights": Launch(rows=32, cols=32, warps=4, depth=16),
+    },
+    "tf32": {
+        "forward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
+        "output": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
+        "backward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
+        "weights": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
+    },
+    "bf16": {
+        "forward": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
+        "output": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
+        "backward": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
+        "weights": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
+    },
+}
+# All biases of a model in one tile of the default network, whose rows add up to 1,296.
+_STEP_FINISH = Launch(rows=1, cols=1024, warps=4)
+
 _ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
+
+_STEP_ROWS = {
+    f"step_{kernel}_{precision}": launch
+    for precision, rows in _STEP.items()
+    for kernel, launch in rows.items()
+}
 
 PINNED: Mapping[str, Mapping[str, Launch]] = {
     op: dict.fromkeys(_ARCHITECTURES, launch)
@@ -69,6 +106,8 @@ PINNED: Mapping[str, Mapping[str, Launch]] = {
         "reparameterise_backward": _REPARAMETERISE,
         "pixel_nll": _PIXEL_NLL,
         "pixel_nll_backward": _PIXEL_NLL_BACKWARD,
+        "step_finish": _STEP_FINISH,
+        **_STEP_ROWS,
     }.items()
 }
 # What a card without a row of its own (and the interpreter) runs with.

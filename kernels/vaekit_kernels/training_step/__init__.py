@@ -1,0 +1,409 @@
+"""One training step of a stack of VAEs in fused kernels, without autograd and without a host sync.
+
+    images -> hidden layers -> latents, KL -> hidden layers -> output, NLL, its gradient
+           -> gradients of the hidden layers and of the latents, back to the first layer
+           -> Adam on the biases, and decides which models go on -> weights' gradient and Adam
+
+The definition is autograd on the objective with Adam (`vaekit.step.ReferenceStep`); the algebra is
+written out there. Bytes that must move in a step, a parameter: 24 for w and Adam's moments, 4 for
+the product forward, 4 for the one backward (which the first layer does not have).
+
+A step is a fixed list of launches on memory that is allocated once, so that it can be captured in a
+CUDA graph. What changes from step to step (images, noise or its labels, beta) is read from tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+import triton
+from torch import Tensor
+
+from ..arguments import each_step
+from ..launch import on_device, pinned
+from ..philox import Draw
+from ..reference import Kl, Likelihood
+from .backward import hidden_gradient_kernel, latent_gradient_kernel
+from .forward import hidden_kernel, latent_kernel, output_kernel
+from .product import PAD, Precision, padded, storage
+from .update import finish_kernel, weights_kernel
+
+__all__ = ["PAD", "FusedStep", "Network", "Precision"]
+
+# Weight [M, in, out] and bias [M, out].
+Layer = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Sizes of the models and the objective that they are trained on.
+
+    Attributes:
+        encoder, decoder: (in, out) of every layer; the encoder ends in 2 L, mean then logvar.
+        linear: the decoder's output passes through nothing instead of a sigmoid.
+    """
+
+    encoder: tuple[tuple[int, int], ...]
+    decoder: tuple[tuple[int, int], ...]
+    likelihood: Likelihood = "gaussian"
+    decoder_variance: float = 0.25
+    linear: bool = False
+    kl: Kl = "analytic"
+
+    @property
+    def latents(self) -> int:
+        """L."""
+        return self.decoder[0][0]
+
+    @property
+    def pixels(self) -> int:
+        """P."""
+        return self.decoder[-1][1]
+
+
+class FusedStep:
+    """The step's memory and launches.
+
+    Parameters and moments lie padded to `PAD` columns and rows, each layer by itself; `load` and
+    `store` translate from and to plain layers.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        streams: int,
+        learning_rate: Tensor,
+        alive: Tensor,
+        batch: int,
+        precision: Precision,
+    ) -> None:
+        """Allocate everything.
+
+        Args:
+            network: of every model.
+            streams: S; the models of a stream are neighbours and share its images.
+            learning_rate: [M] float64 on the device to train on.
+            alive: [M] bool, read and cleared by every step: models that train.
+            batch: B.
+            precision: of the products.
+
+        Raises:
+            ValueError: the models do not divide among the streams.
+        """
+        models, device = len(learning_rate), learning_rate.device
+        if streams < 1 or models % streams:
+            raise ValueError(f"streams: got {streams}; allowed: a divisor of {models} models")
+        self.network, self.batch, self.precision = network, batch, precision
+        self.models, self.streams, self.device = models, streams, device
+        self.learning_rate = learning_rate
+        self.sizes = self._padded_sizes()
+        self.half = len(network.encoder)
+        outs = [out for _, out in self.sizes]
+        self.bias_starts = [0, *accumulate(outs)][:-1]
+        self.bias_total = sum(outs)
+
+        def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=device)
+
+        # Parameters, exp_avg and exp_avg_sq, each a weight a layer and all biases of a model.
+        self.weights = [[new(models, *size) for size in self.sizes] for _ in range(3)]
+        self.biases = [new(models, self.bias_total) for _ in range(3)]
+        self.alive = alive.view(torch.uint8)
+        self.count = new(models, dtype=torch.int64)
+
+        kept = storage(precision)
+        lp = padded(network.latents)
+        self.images = new(streams, batch, self.sizes[0][0], dtype=kept)
+        self.stats = new(models, batch, 2 * lp)
+        self.noise = new(models, batch, lp)
+        self.z = new(models, batch, lp, dtype=kept)
+        # Outputs of the hidden layers; gradients of every layer's output.
+        self.hidden = {
+            index: new(models, batch, outs[index], dtype=kept)
+            for index in range(len(outs))
+            if index not in (self.half - 1, len(outs) - 1)
+        }
+        self.grads = [new(models, batch, out, dtype=kept) for out in outs]
+        self.row = pinned(f"step_forward_{precision}", device)
+        self.output_row = pinned(f"step_output_{precision}", device)
+        self.backward_row = pinned(f"step_backward_{precision}", device)
+        self.weights_row = pinned(f"step_weights_{precision}", device)
+        self.finish_row = pinned("step_finish", device)
+        # Kernels that take more samples a program leave fewer partial sums; the rest stay zero.
+        rows = min(self.output_row.rows, self.backward_row.rows)
+        self.tiles = triton.cdiv(batch, rows)
+        self.nll_tiles = triton.cdiv(outs[-1], self.output_row.cols)
+        self.columns = new(models, self.tiles, self.bias_total)
+        self.nll_parts = new(models, self.nll_tiles, batch)
+        self.nll = new(models, batch)
+        self.kl = new(models, batch)
+
+    def _padded_sizes(self) -> list[tuple[int, int]]:
+        sizes = [(padded(i), padded(o)) for i, o in (*self.network.encoder, *self.network.decoder)]
+        last = len(self.network.encoder) - 1
+        # Mean and logvar are padded each by itself.
+        sizes[last] = (sizes[last][0], 2 * padded(self.network.latents))
+        return sizes
+
+    def _pairs(self, layers: Sequence[Layer], kind: int) -> list[tuple[Tensor, Tensor]]:
+        """Pair every part of plain layers with its place in the padded memory.
+
+        Args:
+            layers: of parameters (kind 0), exp_avg (1) or exp_avg_sq (2).
+            kind: which of them.
+        """
+        pairs = []
+        for index, (weight, bias) in enumerate(layers):
+            start = self.bias_starts[index]
+            own_weight = self.weights[kind][index]
+            own_bias = self.biases[kind][:, start : start + own_weight.shape[2]]
+            width = weight.shape[2]
+            step = self.network.latents if index == self.half - 1 else width
+            for number, first in enumerate(range(0, width, step)):
+                plain = slice(first, first + step)
+                own = slice(number * padded(step), number * padded(step) + step)
+                rows = weight.shape[1]
+                pairs.append((own_weight[:, :rows, own], weight[:, :, plain]))
+                pairs.append((own_bias[:, own], bias[:, plain]))
+        return pairs
+
+    def load(self, kinds: Sequence[Sequence[Layer]], steps: Tensor) -> None:
+        """Take a state over.
+
+        Args:
+            kinds: plain layers of the parameters, of exp_avg and of exp_avg_sq: weights
+                [M, in, out] and biases [M, out].
+            steps: number of updates made, int64 [].
+        """
+        for kind, layers in enumerate(kinds):
+            for own, plain in self._pairs(layers, kind):
+                own.copy_(plain)
+        self.count.copy_(steps.expand(self.models))
+
+    def store(self, kinds: Sequence[Sequence[Layer]], steps: Tensor) -> None:
+        """Write the state back; arguments as `load`."""
+        for kind, layers in enumerate(kinds):
+            for own, plain in self._pairs(layers, kind):
+                plain.copy_(own)
+        steps.copy_(self.count[0])
+
+    def __call__(
+        self, images: Tensor, noise: Tensor | Draw, beta: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Train one step.
+
+        Args:
+            images: [S, B, P] float32.
+            noise: [M, B, L] float32, or the labels to draw it from.
+            beta: [M] float32.
+
+        Returns:
+            nll and kl [M, B] in nats, before the update; the next step writes over them.
+        """
+        self.images[:, :, : self.network.pixels].copy_(images)
+        with on_device(images):
+            self._forward(noise)
+            self._backward(beta)
+            self._update()
+        return self.nll, self.kl
+
+    def _input(self, index: int) -> tuple[Tensor, int]:
+        """What a layer reads, and how many models share it."""
+        if index == 0:
+            return self.images, self.models // self.streams
+        return (self.z if index == self.half else self.hidden[index - 1]), 1
+
+    def _bias(self, kind: int, index: int) -> Tensor:
+        return self.biases[kind][:, self.bias_starts[index] :]
+
+    def _forward(self, noise: Tensor | Draw) -> None:
+        row, last = self.row, len(self.sizes) - 1
+        for index, (k, n) in enumerate(self.sizes[:last]):
+            x, share = self._input(index)
+            weight, bias = self.weights[0][index], self._bias(0, index)
+            tiles = triton.cdiv(self.batch, row.rows)
+            if index == self.half - 1:
+                self._latents(x, share, noise)
+                continue
+            hidden_kernel[(self.models * tiles * triton.cdiv(n, row.cols),)](
+                self.hidden[index],
+                x,
+                weight,
+                bias,
+                self.batch,
+                share,
+                self.bias_total,
+                K=k,
+                N=n,
+                PRECISION=self.precision,
+                BLOCK_B=row.rows,
+                BLOCK_N=row.cols,
+                BLOCK_K=row.depth,
+                **row.options,
+            )
+        self._output()
+
+    def _latents(self, x: Tensor, share: int, noise: Tensor | Draw) -> None:
+        row, index = self.row, self.half - 1
+        given = seeds = ids = steps = None
+        stream = 0
+        if isinstance(noise, Draw):
+            seeds, ids, stream = noise.seeds, noise.ids, int(noise.stream)
+            steps = each_step(noise.step, self.models, self.device)
+        else:
+            given = noise.contiguous()
+        k, width = self.sizes[index]
+        latent_kernel[(self.models * triton.cdiv(self.batch, row.rows),)](
+            self.stats,
+            self.noise,
+            self.z,
+            self.kl,
+            x,
+            self.weights[0][index],
+            self._bias(0, index),
+            given,
+            seeds,
+            ids,
+            steps,
+            self.batch,
+            share,
+            self.bias_total,
+            STREAM=stream,
+            SAMPLE=self.network.kl == "sample",
+            L=self.network.latents,
+            LP=width // 2,
+            K=k,
+            PRECISION=self.precision,
+            BLOCK_B=row.rows,
+            BLOCK_L=triton.next_power_of_2(width // 2),
+            BLOCK_K=row.depth,
+            **row.options,
+        )
+
+    def _output(self) -> None:
+        row, network, index = self.output_row, self.network, len(self.sizes) - 1
+        h, _ = self._input(index)
+        k, n = self.sizes[index]
+        bernoulli = network.likelihood == "bernoulli"
+        tiles = triton.cdiv(self.batch, row.rows)
+        output_kernel[(self.models * tiles * self.nll_tiles,)](
+            self.grads[index],
+            self.columns[:, :, self.bias_starts[index] :],
+            self.nll_parts,
+            h,
+            self.weights[0][index],
+            self._bias(0, index),
+            self.images,
+            self.batch,
+            self.models // self.streams,
+            self.bias_total,
+            self.tiles,
+            1.0 if bernoulli else 0.5 / network.decoder_variance,
+            (1.0 if bernoulli else 1.0 / network.decoder_variance) / self.batch,
+            P=network.pixels,
+            K=k,
+            N=n,
+            BERNOULLI=bernoulli,
+            LINEAR=network.linear,
+            PRECISION=self.precision,
+            BLOCK_B=row.rows,
+            BLOCK_N=row.cols,
+            BLOCK_K=row.depth,
+            **row.options,
+        )
+
+    def _backward(self, beta: Tensor) -> None:
+        row, network = self.backward_row, self.network
+        tiles = triton.cdiv(self.batch, row.rows)
+        for index in reversed(range(1, len(self.sizes))):
+            k, n = self.sizes[index]
+            grad, weight = self.grads[index], self.weights[0][index]
+            columns = self.columns[:, :, self.bias_starts[index - 1] :]
+            if index == self.half:
+                latent_gradient_kernel[(self.models * tiles,)](
+                    self.grads[index - 1],
+                    columns,
+                    grad,
+                    weight,
+                    self.stats,
+                    self.noise,
+                    beta,
+                    self.batch,
+                    self.bias_total,
+                    self.tiles,
+                    1.0 / self.batch,
+                    SAMPLE=network.kl == "sample",
+                    L=network.latents,
+                    LP=k,
+                    N=n,
+                    PRECISION=self.precision,
+                    BLOCK_B=row.rows,
+                    BLOCK_L=triton.next_power_of_2(k),
+                    BLOCK_N=row.depth,
+                    **row.options,
+                )
+                continue
+            hidden_gradient_kernel[(self.models * tiles * triton.cdiv(k, row.cols),)](
+                self.grads[index - 1],
+                columns,
+                grad,
+                weight,
+                self.hidden[index - 1],
+                self.batch,
+                self.bias_total,
+                self.tiles,
+                K=k,
+                N=n,
+                PRECISION=self.precision,
+                BLOCK_B=row.rows,
+                BLOCK_K=row.cols,
+                BLOCK_N=row.depth,
+                **row.options,
+            )
+
+    def _update(self) -> None:
+        network, row = self.network, self.finish_row
+        constant = 0.5 * network.pixels * math.log(2.0 * math.pi * network.decoder_variance)
+        finish_kernel[(self.models,)](
+            self.nll,
+            self.alive,
+            self.count,
+            *self.biases,
+            self.nll_parts,
+            self.kl,
+            self.columns,
+            self.learning_rate,
+            self.batch,
+            self.nll_tiles,
+            self.tiles,
+            self.bias_total,
+            0.0 if network.likelihood == "bernoulli" else constant,
+            BLOCK=row.cols,
+            **row.options,
+        )
+        row = self.weights_row
+        for index, (k, n) in enumerate(self.sizes):
+            x, share = self._input(index)
+            tiles = triton.cdiv(k, row.rows) * triton.cdiv(n, row.cols)
+            weights_kernel[(self.models * tiles,)](
+                *(kind[index] for kind in self.weights),
+                x,
+                self.grads[index],
+                self.alive,
+                self.count,
+                self.learning_rate,
+                self.batch,
+                share,
+                K=k,
+                N=n,
+                PRECISION=self.precision,
+                BLOCK_K=row.rows,
+                BLOCK_N=row.cols,
+                BLOCK_B=row.depth,
+                **row.options,
+            )

@@ -1,0 +1,148 @@
+"""The step's update kernels: Adam on the biases, and the weights' gradient with Adam in one.
+
+    g = x^T g_out over the samples
+    a <- b1 a + (1 - b1) g,   q <- b2 q + (1 - b2) g^2
+    w <- w - lr / (1 - b1^t) a / (sqrt(q) / sqrt(1 - b2^t) + eps)
+
+A weight's gradient is never stored: its program holds it in registers and reads and writes w, a and
+q once, 24 bytes a parameter, which is what bounds a stack that is larger than the cache.
+
+`finish_kernel` takes one model a program: it adds the partial sums up, decides whether the model is
+alive (its terms and the sums of its gradients are finite; see `vaekit.adam.healthy`), counts the
+step, and updates the biases. `weights_kernel` runs after it and reads both.
+
+Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ..elementary import exp_and_expm1
+from .product import columns_times
+
+_BETA1 = tl.constexpr(0.9)
+_BETA2 = tl.constexpr(0.999)
+_LOG_BETA1 = tl.constexpr(-0.10536051565782628)
+_LOG_BETA2 = tl.constexpr(-0.0010005003335835335)
+_EPSILON = tl.constexpr(1e-8)
+
+
+@triton.jit
+def _rates(learning_rate_ptr, step):
+    """Step size lr / (1 - b1^t) and 1 / sqrt(1 - b2^t); t as float32 is exact to 2**24."""
+    t = step.to(tl.float32)
+    _, minus_first = exp_and_expm1(t * _LOG_BETA1)
+    _, minus_second = exp_and_expm1(t * _LOG_BETA2)
+    rate = tl.load(learning_rate_ptr).to(tl.float32)
+    return rate / -minus_first, 1.0 / tl.sqrt(-minus_second)
+
+
+@triton.jit
+def _adam(w_ptr, avg_ptr, sq_ptr, offsets, mask, grad, rate, correction):
+    w = tl.load(w_ptr + offsets, mask=mask, other=0.0)
+    avg = tl.load(avg_ptr + offsets, mask=mask, other=0.0)
+    sq = tl.load(sq_ptr + offsets, mask=mask, other=0.0)
+    avg = tl.fma(avg, _BETA1, (1.0 - _BETA1) * grad)
+    sq = tl.fma(sq, _BETA2, (1.0 - _BETA2) * grad * grad)
+    w = tl.fma(avg / tl.fma(tl.sqrt(sq), correction, _EPSILON), -rate, w)
+    tl.store(w_ptr + offsets, w, mask=mask)
+    tl.store(avg_ptr + offsets, avg, mask=mask)
+    tl.store(sq_ptr + offsets, sq, mask=mask)
+
+
+@triton.jit
+def _sum_tiles(columns_ptr, offs, mask, tiles, T):
+    total = tl.zeros(offs.shape, tl.float32)
+    for tile in range(tiles):
+        total += tl.load(columns_ptr + tile * T + offs, mask=mask, other=0.0)
+    return total
+
+
+@triton.jit
+def finish_kernel(
+    # outputs
+    nll_ptr,  # [M, B]
+    alive_ptr,  # [M]
+    count_ptr,  # [M]: updates made; this one is counted
+    bias_ptr,  # [M, T]
+    avg_ptr,
+    sq_ptr,
+    # inputs
+    nll_parts_ptr,  # [M, nll_tiles, B]
+    kl_ptr,  # [M, B]
+    columns_ptr,  # [M, tiles, T]
+    learning_rate_ptr,  # [M]
+    # sizes and scalars
+    batch,
+    nll_tiles,
+    tiles,
+    T,
+    constant,  # P/2 ln(2 pi v), and 0 for Bernoulli
+    BLOCK: tl.constexpr,
+):
+    model = tl.program_id(0).to(tl.int64)
+    columns_ptr += model * tiles * T
+    # Anything that is not finite leaves a sum that is not.
+    total = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, batch, BLOCK):
+        offs = start + tl.arange(0, BLOCK)
+        mask = offs < batch
+        nll = _sum_tiles(nll_parts_ptr + model * nll_tiles * batch, offs, mask, nll_tiles, batch)
+        tl.store(nll_ptr + model * batch + offs, nll + constant, mask=mask)
+        total += nll + tl.load(kl_ptr + model * batch + offs, mask=mask, other=0.0)
+    for start in range(0, T, BLOCK):
+        offs = start + tl.arange(0, BLOCK)
+        total += _sum_tiles(columns_ptr, offs, offs < T, tiles, T)
+    whole = tl.sum(total, 0)
+    alive = tl.where(whole - whole == 0.0, tl.load(alive_ptr + model), 0)
+    tl.store(alive_ptr + model, alive)
+    step = tl.load(count_ptr + model) + 1
+    tl.store(count_ptr + model, step)
+    rate, correction = _rates(learning_rate_ptr + model, step)
+    # A model that is not alive has nothing to update.
+    for start in range(0, tl.where(alive != 0, T, 0), BLOCK):
+        offs = start + tl.arange(0, BLOCK)
+        mask = offs < T
+        grad = _sum_tiles(columns_ptr, offs, mask, tiles, T)
+        _adam(bias_ptr, avg_ptr, sq_ptr, model * T + offs, mask, grad, rate, correction)
+
+
+@triton.jit
+def weights_kernel(
+    # outputs
+    w_ptr,  # [M, K, N]
+    avg_ptr,
+    sq_ptr,
+    # inputs
+    x_ptr,  # [M / models_per_x, B, K]
+    grad_ptr,  # [M, B, N]
+    alive_ptr,  # [M]
+    count_ptr,  # [M]: updates made, this one included
+    learning_rate_ptr,  # [M]
+    # sizes
+    batch,
+    models_per_x,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+):
+    tiles_n = tl.cdiv(N, BLOCK_N)
+    tiles = tl.cdiv(K, BLOCK_K) * tiles_n
+    model = (tl.program_id(0) // tiles).to(tl.int64)
+    tile = tl.program_id(0) % tiles
+    offs_k = tile // tiles_n * BLOCK_K + tl.arange(0, BLOCK_K)
+    offs_n = tile % tiles_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    grad = columns_times(
+        x_ptr + model // models_per_x * batch * K, grad_ptr + model * batch * N, batch,
+        offs_k, offs_n, K, N, BLOCK_B, BLOCK_K, BLOCK_N, PRECISION,
+    )  # fmt: skip
+    rows = tl.where(tl.load(alive_ptr + model) != 0, K, 0)
+    rate, correction = _rates(learning_rate_ptr + model, tl.load(count_ptr + model))
+    offsets = model * (K * N) + offs_k[:, None] * N + offs_n[None, :]
+    mask = (offs_k < rows)[:, None] & (offs_n < N)[None, :]
+    _adam(w_ptr, avg_ptr, sq_ptr, offsets, mask, grad, rate, correction)
