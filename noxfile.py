@@ -58,7 +58,8 @@ def bench(session: nox.Session) -> None:
 @nox.session(default=False)
 def interpret(session: nox.Session) -> None:
     """Run the Triton kernels in the interpreter, on the CPU, against their torch definitions."""
-    # A session of its own: a process either interprets Triton or compiles it, from import on.
+    # A session of its own: a process either interprets Triton or compiles it, from import on. The
+    # interpreter is Python, so each core runs tests of its own.
     session.install(*PINNED, "-e", ".", *TEST)
     session.run(
         "python",
@@ -66,8 +67,9 @@ def interpret(session: nox.Session) -> None:
         "pytest",
         "-m",
         "interpret",
+        "--numprocesses=auto",
         *session.posargs,
-        env={"TRITON_INTERPRET": "1"},
+        env={"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
     )
 
 

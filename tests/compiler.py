@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -24,7 +25,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from vaekit_kernels import Draw, float_ids, generator, latent, launch, pixel
+from vaekit_kernels import Draw, float_ids, generator, latent, launch, pixel, training_step
+from vaekit_kernels.training_step import FusedStep, Network, Precision
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -32,12 +34,14 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-MODULES = (generator, latent, pixel)
+MODULES = (generator, latent, pixel, training_step)
 POINTERS = {
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
+    torch.float64: "*fp64",
     torch.int64: "*i64",
+    torch.uint8: "*u8",
 }
 FLOATS = torch.zeros(1)  # stands for any float32 pointer
 INT32_MAX = 2**31 - 1
@@ -55,6 +59,14 @@ class Launch:
     @property
     def name(self) -> str:
         return self.kernel.__name__.strip("_").removesuffix("_kernel")
+
+    @property
+    def label(self) -> str:
+        """The name, with the sizes of the product that the kernel is compiled for, if any."""
+        rows = self.arguments.get("K", self.arguments.get("LP"))
+        columns = self.arguments.get("N")
+        sizes = [str(size) for size in (rows, columns) if size and "PRECISION" in self.arguments]
+        return " ".join([self.name, "x".join(sizes)]).strip()
 
 
 @dataclass(frozen=True)
@@ -246,6 +258,34 @@ def pixel_case(
     return call
 
 
+def step_case(
+    precision: Precision,
+    *,
+    hidden: tuple[int, ...] = (256, 128),
+    models: int = 22,
+    streams: int = 2,
+    batch: int = 128,
+    drawn: bool = True,
+    **options: Any,
+) -> Callable[[], None]:
+    def call() -> None:
+        encoder = tuple(pairwise((441, *hidden, 18)))
+        decoder = tuple(pairwise((9, *reversed(hidden), 441)))
+        step = FusedStep(
+            Network(encoder, decoder, **options),
+            streams=streams,
+            learning_rate=torch.zeros(models, dtype=torch.float64),
+            alive=torch.ones(models, dtype=torch.bool),
+            batch=batch,
+            precision=precision,
+        )
+        labels = torch.zeros(models, dtype=torch.int64)
+        noise = Draw(labels, labels, 1) if drawn else torch.zeros(models, batch, 9)
+        step(torch.zeros(streams, batch, 441), noise, torch.zeros(models))
+
+    return call
+
+
 # What is compiled: every kernel and every branch of it at the sizes of the default network, the
 # narrow dtypes once, a batch whose sizes are no multiples of anything, and a batch of one: Triton
 # compiles arguments that are multiples of 16, and those that are 1, to kernels of their own.
@@ -272,6 +312,14 @@ CASES: dict[str, Callable[[], None]] = {
     "gaussian, fp16": pixel_case(dtype=torch.float16),
     "gaussian, ragged": pixel_case(models=3, streams=3, batch=127),
     "gaussian, one": pixel_case(models=1, streams=1, batch=1),
+    "step, tf32": step_case("tf32"),
+    "step, ieee": step_case("ieee", hidden=(256,)),
+    "step, bf16": step_case("bf16", hidden=(256,)),
+    "step, tf32, sample, given, bernoulli": step_case(
+        "tf32", hidden=(256,), kl="sample", drawn=False, likelihood="bernoulli"
+    ),
+    "step, tf32, linear, ragged": step_case("tf32", hidden=(256,), batch=127, linear=True),
+    "step, tf32, one": step_case("tf32", hidden=(), models=1, streams=1, batch=1),
 }
 
 
@@ -281,4 +329,9 @@ def launches(architecture: str) -> Iterator[tuple[str, Launch]]:
         with recorded(architecture) as made:
             call()
         for launch_ in made:
-            yield f"{launch_.name} [{case}]", launch_
+            yield f"{launch_.label} [{case}]", launch_
+
+
+def measure_all(architecture: str) -> dict[str, Resources]:
+    """Compile every launch for an architecture and read its resources, by listed name."""
+    return {name: measure(build(launch_, architecture)) for name, launch_ in launches(architecture)}

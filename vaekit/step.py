@@ -233,9 +233,7 @@ class TritonStep:
         ]
         self.fused.load(self.kinds, state.steps)
 
-    def __call__(
-        self, images: Tensor, noise: Tensor | Draw, beta: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
         return self.fused(images, noise, beta)
 

@@ -63,8 +63,8 @@ _PIXEL_NLL = Launch(rows=4, cols=512, warps=4)
 # values are aligned whatever the number of pixels.
 _PIXEL_NLL_BACKWARD = Launch(rows=1, cols=2048, warps=4)
 
-# The training step. Tiles of 64 samples are what a Hopper tensor core takes at once; the gradient of
-# 64 x 64 weights and their three streams of state fill the registers without a spill. Products
+# The training step. Tiles of 64 samples are what a Hopper tensor core takes at once; the gradient
+# of 64 x 64 weights and their three streams of state fill the registers without a spill. Products
 # without tensor cores hold their operands in registers, so their tiles are smaller.
 _STEP = {
     "ieee": {
@@ -109,6 +109,10 @@ PINNED: Mapping[str, Mapping[str, Launch]] = {
         "step_finish": _STEP_FINISH,
         **_STEP_ROWS,
     }.items()
+} | {
+    # A product of 16 x 128 with four warps spills there: its compiler stops at 64 registers.
+    "step_forward_tf32": dict.fromkeys(_ARCHITECTURES, _STEP["tf32"]["forward"])
+    | {"sm_100": Launch(rows=64, cols=64, warps=8, depth=32, stages=3)},
 }
 # What a card without a row of its own (and the interpreter) runs with.
 FALLBACK = "sm_90"

@@ -23,10 +23,11 @@ import torch
 import triton
 from torch import Tensor
 
-from ..arguments import each_step
-from ..launch import on_device, pinned
-from ..philox import Draw
-from ..reference import Kl, Likelihood
+from vaekit_kernels.arguments import each_step
+from vaekit_kernels.launch import on_device, pinned
+from vaekit_kernels.philox import Draw
+from vaekit_kernels.reference import Kl, Likelihood
+
 from .backward import hidden_gradient_kernel, latent_gradient_kernel
 from .forward import hidden_kernel, latent_kernel, output_kernel
 from .product import PAD, Precision, padded, storage
@@ -63,6 +64,11 @@ class Network:
     def pixels(self) -> int:
         """P."""
         return self.decoder[-1][1]
+
+
+def _block(pinned: int, size: int) -> int:
+    """Take no more of an axis at once than there is, up to a power of two."""
+    return min(pinned, triton.next_power_of_2(size))
 
 
 class FusedStep:
@@ -192,9 +198,7 @@ class FusedStep:
                 plain.copy_(own)
         steps.copy_(self.count[0])
 
-    def __call__(
-        self, images: Tensor, noise: Tensor | Draw, beta: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Train one step.
 
         Args:
@@ -243,7 +247,7 @@ class FusedStep:
                 PRECISION=self.precision,
                 BLOCK_B=row.rows,
                 BLOCK_N=row.cols,
-                BLOCK_K=row.depth,
+                BLOCK_K=_block(row.depth, k),
                 **row.options,
             )
         self._output()
@@ -281,7 +285,7 @@ class FusedStep:
             PRECISION=self.precision,
             BLOCK_B=row.rows,
             BLOCK_L=triton.next_power_of_2(width // 2),
-            BLOCK_K=row.depth,
+            BLOCK_K=_block(row.depth, k),
             **row.options,
         )
 
@@ -313,7 +317,7 @@ class FusedStep:
             PRECISION=self.precision,
             BLOCK_B=row.rows,
             BLOCK_N=row.cols,
-            BLOCK_K=row.depth,
+            BLOCK_K=_block(row.depth, k),
             **row.options,
         )
 
@@ -344,7 +348,7 @@ class FusedStep:
                     PRECISION=self.precision,
                     BLOCK_B=row.rows,
                     BLOCK_L=triton.next_power_of_2(k),
-                    BLOCK_N=row.depth,
+                    BLOCK_N=_block(row.depth, n),
                     **row.options,
                 )
                 continue
@@ -362,7 +366,7 @@ class FusedStep:
                 PRECISION=self.precision,
                 BLOCK_B=row.rows,
                 BLOCK_K=row.cols,
-                BLOCK_N=row.depth,
+                BLOCK_N=_block(row.depth, n),
                 **row.options,
             )
 
@@ -389,7 +393,8 @@ class FusedStep:
         row = self.weights_row
         for index, (k, n) in enumerate(self.sizes):
             x, share = self._input(index)
-            tiles = triton.cdiv(k, row.rows) * triton.cdiv(n, row.cols)
+            rows, cols = _block(row.rows, k), _block(row.cols, n)
+            tiles = triton.cdiv(k, rows) * triton.cdiv(n, cols)
             weights_kernel[(self.models * tiles,)](
                 *(kind[index] for kind in self.weights),
                 x,
@@ -402,8 +407,8 @@ class FusedStep:
                 K=k,
                 N=n,
                 PRECISION=self.precision,
-                BLOCK_K=row.rows,
-                BLOCK_N=row.cols,
+                BLOCK_K=rows,
+                BLOCK_N=cols,
                 BLOCK_B=row.depth,
                 **row.options,
             )

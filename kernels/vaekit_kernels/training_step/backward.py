@@ -12,7 +12,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..elementary import exp_and_expm1
+from vaekit_kernels.elementary import exp_and_expm1
+
 from .forward import place
 from .product import rows_times_transposed
 
@@ -37,6 +38,7 @@ def hidden_gradient_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
+    """Compute g W^T where h > 0."""
     tiles_b = tl.cdiv(batch, BLOCK_B)
     model, tile_b, tile_k = place(tiles_b, tl.cdiv(K, BLOCK_K))
     offs_b = tile_b * BLOCK_B + tl.arange(0, BLOCK_B)
@@ -51,9 +53,7 @@ def hidden_gradient_kernel(
     h = tl.load(h_ptr + offsets, mask=mask, other=0.0)
     grad = tl.where(h > 0.0, grad, 0.0)
     tl.store(grad_h_ptr + offsets, grad.to(grad_h_ptr.dtype.element_ty), mask=mask)
-    tl.store(
-        columns_ptr + (model * tiles + tile_b) * T + offs_k, tl.sum(grad, 0), mask=offs_k < K
-    )
+    tl.store(columns_ptr + (model * tiles + tile_b) * T + offs_k, tl.sum(grad, 0), mask=offs_k < K)
 
 
 @triton.jit
@@ -81,6 +81,7 @@ def latent_gradient_kernel(
     BLOCK_L: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
+    """Compute the gradients of mean and logvar."""
     tiles_b = tl.cdiv(batch, BLOCK_B)
     model, tile_b, _ = place(tiles_b, 1)
     offs_b = tile_b * BLOCK_B + tl.arange(0, BLOCK_B)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..elementary import exp_and_expm1, sigmoid_and_slope, softplus_tail
-from ..philox_triton import normals
+from vaekit_kernels.elementary import exp_and_expm1, sigmoid_and_slope, softplus_tail
+from vaekit_kernels.philox_triton import normals
+
 from .product import rows_times
 
 
@@ -48,6 +49,7 @@ def hidden_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    """Compute h = max(x W + b, 0)."""
     model, tile_b, tile_n = place(tl.cdiv(batch, BLOCK_B), tl.cdiv(N, BLOCK_N))
     offs_b = tile_b * BLOCK_B + tl.arange(0, BLOCK_B)
     mask_b = offs_b < batch
@@ -94,6 +96,7 @@ def latent_kernel(
     BLOCK_L: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    """Compute the posterior, draw z from it, and charge its KL."""
     model, tile_b, _ = place(tl.cdiv(batch, BLOCK_B), 1)
     offs_b = tile_b * BLOCK_B + tl.arange(0, BLOCK_B)
     mask_b = offs_b < batch
@@ -168,6 +171,7 @@ def output_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
+    """Compute the NLL and its gradient by the decoder's output."""
     tiles_b = tl.cdiv(batch, BLOCK_B)
     tiles_n = tl.cdiv(N, BLOCK_N)
     model, tile_b, tile_n = place(tiles_b, tiles_n)
@@ -200,8 +204,6 @@ def output_kernel(
     tl.store(
         nll_ptr + (model * tiles_n + tile_n) * batch + offs_b, factor * tl.sum(term, 1), mask=mask_b
     )
-    tl.store(
-        columns_ptr + (model * tiles + tile_b) * T + offs_n, tl.sum(grad, 0), mask=offs_n < N
-    )
+    tl.store(columns_ptr + (model * tiles + tile_b) * T + offs_n, tl.sum(grad, 0), mask=offs_n < N)
     grad_ptr += model * batch * N + offsets
     tl.store(grad_ptr, grad.to(grad_ptr.dtype.element_ty), mask=held)

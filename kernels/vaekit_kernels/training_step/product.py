@@ -47,7 +47,7 @@ def rows_times(
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """x [B, K] w [K, N] at rows offs_b and columns offs_n."""
+    """Multiply x [B, K] by w [K, N], at rows offs_b and columns offs_n."""
     acc = tl.zeros((BLOCK_B, BLOCK_N), tl.float32)
     for start in range(0, K, BLOCK_K):
         offs_k = start + tl.arange(0, BLOCK_K)
@@ -66,7 +66,7 @@ def rows_times_transposed(
     BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """g [B, N] times the transpose of w [K, N] at rows offs_b and columns offs_k."""
+    """Multiply g [B, N] by the transpose of w [K, N], at rows offs_b and columns offs_k."""
     acc = tl.zeros((BLOCK_B, BLOCK_K), tl.float32)
     for start in range(0, N, BLOCK_N):
         offs_n = start + tl.arange(0, BLOCK_N)
@@ -85,7 +85,7 @@ def columns_times(
     BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The transpose of x [B, K] times g [B, N] at rows offs_k and columns offs_n."""
+    """Multiply the transpose of x [B, K] by g [B, N], at rows offs_k and columns offs_n."""
     acc = tl.zeros((BLOCK_K, BLOCK_N), tl.float32)
     for start in range(0, batch, BLOCK_B):
         offs_b = start + tl.arange(0, BLOCK_B)

@@ -19,7 +19,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..elementary import exp_and_expm1
+from vaekit_kernels.elementary import exp_and_expm1
+
 from .product import columns_times
 
 _BETA1 = tl.constexpr(0.9)
@@ -82,6 +83,7 @@ def finish_kernel(
     constant,  # P/2 ln(2 pi v), and 0 for Bernoulli
     BLOCK: tl.constexpr,
 ):
+    """Add up, stop what is not finite, count the step, update the biases."""
     model = tl.program_id(0).to(tl.int64)
     columns_ptr += model * tiles * T
     # Anything that is not finite leaves a sum that is not.
@@ -131,6 +133,7 @@ def weights_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
+    """Update weights by a gradient that is made here."""
     tiles_n = tl.cdiv(N, BLOCK_N)
     tiles = tl.cdiv(K, BLOCK_K) * tiles_n
     model = (tl.program_id(0) // tiles).to(tl.int64)
