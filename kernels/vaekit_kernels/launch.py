@@ -86,8 +86,9 @@ _STEP = {
         "weights": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
     },
 }
-# All biases of a model in one tile of the default network, whose rows add up to 1,296.
-_STEP_FINISH = Launch(rows=1, cols=1024, warps=4)
+# The biases of a model of the default network, padded, are 1,248 values. With four warps one of the
+# compilers spills two registers here.
+_STEP_FINISH = Launch(rows=1, cols=1024, warps=8)
 
 _ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "gfx942")
 
