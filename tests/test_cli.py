@@ -93,6 +93,8 @@ def test_every_flag_reaches_the_configuration(sweep: Sweep) -> None:
         "baseline_seeds": "5",
         "curve_points": "50",
         "device": "cpu",
+        "engine": "torch",
+        "precision": "bf16",
         "threads": "1",
         "stack": "2",
     }

@@ -29,6 +29,7 @@ LAYERS = (
     {"objective", "state"},
     {"adam"},
     {"step"},
+    {"block", "engine"},
     {"evaluate", "figures", "train"},
     {"report"},
     {"sweep"},

@@ -130,10 +130,10 @@ def test_beta_reaches_its_own_model_only() -> None:
 
 def test_warm_up_is_linear_and_ends() -> None:
     beta = torch.tensor([2.0, 8.0])
-    assert beta_at(beta, 1, 0) is beta
-    assert beta_at(beta, 25, 100).tolist() == [0.5, 2.0]
-    assert beta_at(beta, 100, 100).tolist() == [2.0, 8.0]
-    assert beta_at(beta, 101, 100).tolist() == [2.0, 8.0]
+    found = beta_at(beta, torch.tensor([1, 25, 100, 101]), 100)
+    assert found[1:].tolist() == [[0.5, 2.0], [2.0, 8.0], [2.0, 8.0]]
+    torch.testing.assert_close(found[0], beta / 100)
+    assert torch.equal(beta_at(beta, torch.tensor([1, 2]), 0), beta.expand(2, 2))
 
 
 def test_a_stopped_model_keeps_every_bit_and_its_siblings_train_on() -> None:

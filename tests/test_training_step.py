@@ -12,12 +12,14 @@ from torch import Tensor
 pytest.importorskip("triton", reason="there is no Triton for this platform")
 
 from checks import assert_matches, same_bits
+from vaekit.block import make_block
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.model import StackedVAE
 from vaekit.objective import latent_noise
 from vaekit.state import BETA1, BETA2, EPSILON, State, initial_state
-from vaekit.step import ReferenceStep, TritonStep
+from vaekit.step import ReferenceStep, TorchStep, TritonStep
+from vaekit.train import Stack
 from vaekit_kernels import Draw, Stream, float_ids
 
 pytestmark = pytest.mark.interpret
@@ -237,3 +239,15 @@ def test_streams_that_do_not_divide_the_models_are_refused() -> None:
     run = Run(config())
     with pytest.raises(ValueError, match="streams: got 3"):
         TritonStep(run.setup, run.state, streams=3)
+
+
+def test_blocks_draw_and_train_as_the_definition() -> None:
+    """What a CUDA graph captures: images, labels of noise and betas made from the step's number."""
+    setup = config(beta_warmup=3)
+    labels = Stack(mu=setup.mu, seeds=(3, 3), beta=setup.beta).labels(torch.device("cpu"))
+    terms = []
+    for engine in (TritonStep, TorchStep):
+        step = engine(setup, initial_state(setup, labels.seeds), streams=2)
+        with torch.no_grad():
+            terms.append(make_block(setup, labels, step)(range(1, 5)))
+    torch.testing.assert_close(terms[0], terms[1], rtol=1e-4, atol=1e-5)

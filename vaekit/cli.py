@@ -165,11 +165,12 @@ def info() -> None:
     """Print versions, the device, and which engine runs on it and why."""
     import torch
 
+    from vaekit.engine import DESCRIPTIONS, engine_name
     from vaekit.machine import device_name, resolve_device, total_memory, versions
     from vaekit.products import product_library
-    from vaekit.step import TorchStep
 
     device = resolve_device("auto")
+    engine = engine_name(SweepConfig.from_preset("smoke"), device)
     found = "there is a CUDA device" if device.type == "cuda" else "torch sees no CUDA device"
     rows = {
         "vaekit": __version__,
@@ -177,8 +178,8 @@ def info() -> None:
         "device": f"{device} ({found}): {device_name(device)}",
         "memory": f"{total_memory(device) / 2**30:.1f} GiB",
         "threads": str(torch.get_num_threads()),
-        "engine": f"{TorchStep.name} (the backward pass written out in torch operations)",
-        "backend": "torch (every op runs its torch definition on this device)",
+        "engine": f"{engine} ({DESCRIPTIONS[engine]})",
+        "ops": "triton kernels" if engine == "triton" else "their torch definitions",
         "float32 products": product_library(device),
     }
     width = max(map(len, rows))

@@ -188,6 +188,17 @@ class SweepConfig(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
     )
+    engine: Literal["auto", "reference", "torch", "triton"] = _field(
+        "What trains: autograd (the definition), torch operations, or fused kernels; auto takes "
+        "the kernels on CUDA.",
+        "auto, reference, torch, triton",
+        "auto",
+    )
+    precision: Literal["float32", "tf32", "bf16"] = _field(
+        "What products are rounded to; parameters and sums are float32 in any case.",
+        "float32, tf32 (triton engine), bf16 (torch and triton engines)",
+        "float32",
+    )
     threads: int = _field(
         "CPU threads; 0 leaves torch's own choice.",
         "a whole number from 0 to 1024",

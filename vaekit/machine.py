@@ -44,6 +44,12 @@ def total_memory(device: torch.device) -> int:
     return 8 * 1024**3
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was asked to do; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def device_name(device: torch.device) -> str:
     """Name the device's model, as its maker does."""
     if device.type == "cuda":

@@ -11,13 +11,23 @@ from torch import Tensor
 
 from vaekit.config import SweepConfig
 from vaekit.model import Layer, mlp
-from vaekit_kernels import Stream, float_ids, pixel_nll, reparameterise
+from vaekit_kernels import Draw, Stream, float_ids, pixel_nll, reparameterise
 from vaekit_kernels.philox import normals
 
 
-def beta_at(beta: Tensor, step: int, warmup: int) -> Tensor:
-    """Beta in force at a step (1, 2, ...): linear from 0 over `warmup` steps, then constant."""
-    return beta if step >= warmup else beta * (step / warmup)
+def beta_at(beta: Tensor, steps: Tensor, warmup: int) -> Tensor:
+    """Betas in force at some steps: linear from 0 over the first `warmup` steps, then constant.
+
+    Args:
+        beta: [M].
+        steps: [T], 1 is the first.
+        warmup: number of steps; 0 for constant from the first.
+
+    Returns:
+        [T, M], in the dtype of beta.
+    """
+    share = (steps.double() / max(warmup, 1)).clamp(max=1.0)
+    return (share[:, None] * beta.double()).to(beta.dtype)
 
 
 def latent_noise(
@@ -39,7 +49,7 @@ def terms(
     config: SweepConfig,
     layers: list[Layer],
     images: Tensor,
-    noise: Tensor,
+    noise: Tensor | Draw,
 ) -> tuple[Tensor, Tensor]:
     """Compute the two terms of the objective for every model and sample.
 
@@ -47,13 +57,13 @@ def terms(
         config: likelihood, decoder variance and KL.
         layers: the stack's layers, encoder first.
         images: [S, B, P], stream s shared by models s K .. s K + K - 1.
-        noise: [M, B, L].
+        noise: [M, B, L], or the labels to draw it from.
 
     Returns:
         nll [M, B] and kl [M, B].
     """
     half = len(layers) // 2
-    models, streams = noise.shape[0], images.shape[0]
+    models, streams = len(layers[0][0]), len(images)
     x = images[:, None].expand(streams, models // streams, *images.shape[1:])
     mean, logvar = mlp(layers[:half], x.reshape(models, *images.shape[1:])).chunk(2, dim=-1)
     z, kl = reparameterise(mean.contiguous(), logvar.contiguous(), noise, kl=config.kl)

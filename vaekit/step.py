@@ -45,12 +45,12 @@ class Step(Protocol):
     name: str
     state: State
 
-    def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """Train one step in place.
 
         Args:
             images: [S, B, P], each stream shared by M / S models.
-            noise: [M, B, L].
+            noise: [M, B, L], or the labels to draw it from.
             beta: [M], the betas in force at this step.
 
         Returns:
@@ -75,7 +75,7 @@ class ReferenceStep:
         self.gradients = state.vae.architecture.split(self.gradient)
         self.update = Adam(state, self.gradient)
 
-    def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
         with torch.enable_grad():
             flat = self.state.vae.flat.detach().requires_grad_()
@@ -93,7 +93,11 @@ class ReferenceStep:
 
 
 class TorchStep:
-    """The same step with its backward pass written out and its buffers allocated once."""
+    """The same step with its backward pass written out and its buffers allocated once.
+
+    With bf16 products the weights are rounded once a step and activations and their gradients are
+    stored rounded; every sum over pixels or latents, Adam and the parameters stay float32.
+    """
 
     name = "torch"
 
@@ -102,35 +106,50 @@ class TorchStep:
         self.config = config
         self.state = state
         self.streams = streams
+        self.half = len(vae.architecture.encoder)
         self.gradient = torch.zeros_like(vae.flat)
         self.gradients = vae.architecture.split(self.gradient)
         self.update = Adam(state, self.gradient)
-        self.layers = vae.layers
-        self.half = len(vae.architecture.encoder)
-        shape = (vae.models, config.batch)
-        # outputs[i] is layer i's output after its ReLU; grads[i] is the gradient of the same.
-        self.outputs = [vae.flat.new_empty(*shape, size) for _, size in vae.architecture.sizes]
-        self.grads = [torch.empty_like(output) for output in self.outputs]
-        self.images = vae.flat.new_empty(*shape, config.pixels)
-        self.grad_z = vae.flat.new_empty(*shape, config.latents)
 
-    def __call__(self, images: Tensor, noise: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (vae.models, config.batch)
+        self.images = vae.flat.new_empty(*shape, config.pixels)
+        # What the products read and write: the tensors above, or their like in bfloat16.
+        dtype = torch.bfloat16 if config.precision == "bf16" else vae.flat.dtype
+        self.parameters_in = vae.flat.to(dtype)
+        self.gradient_out = self.gradient.to(dtype)
+        self.images_in = self.images.to(dtype)
+        self.layers = vae.architecture.split(self.parameters_in)
+        self.products = vae.architecture.split(self.gradient_out)
+        # outputs[i] is layer i's output after its ReLU; grads[i] is the gradient of the same.
+        self.outputs = [self.images_in.new_empty(*shape, out) for _, out in vae.architecture.sizes]
+        self.grads = [torch.empty_like(output) for output in self.outputs]
+        self.grad_z = self.images_in.new_empty(*shape, config.latents)
+        self.output_grad = self.grads[-1].to(vae.flat.dtype)
+        self.latent_grad = self.grads[self.half - 1].to(vae.flat.dtype)
+
+    def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
         models, batch, pixels = self.images.shape
+        if isinstance(noise, Draw):
+            noise = noise.normals(batch, self.config.latents)
         # One copy for every model: the batched product would copy a broadcast image twice a step.
         shared = self.images.view(self.streams, models // self.streams, batch, pixels)
         shared.copy_(images[:, None].expand_as(shared))
-        x = self.images
+        _copy(self.images_in, self.images)
+        _copy(self.parameters_in, self.state.vae.flat)
+        wide = self.images.dtype
 
-        mean, logvar = self._forward(slice(0, self.half), x).chunk(2, dim=-1)
+        mean, logvar = self._forward(slice(0, self.half), self.images_in).to(wide).chunk(2, dim=-1)
         std = torch.exp(0.5 * logvar)
         z = torch.addcmul(mean, std, noise)
-        output = self._forward(slice(self.half, None), z)
+        z_in = z.to(self.images_in.dtype)
+        output = self._forward(slice(self.half, None), z_in)
 
-        nll = self._output_gradient(output, x)
-        self._backward(slice(self.half, None), z, self.grad_z)
+        nll = self._output_gradient(output.to(wide))
+        self._backward(slice(self.half, None), z_in, self.grad_z)
         kl = self._latent_gradient(mean, logvar, std, z, noise, beta)
-        self._backward(slice(0, self.half), x, None)
+        self._backward(slice(0, self.half), self.images_in, None)
+        _copy(self.gradient, self.gradient_out)
         self.update(healthy(nll, kl, self.gradients))
         return nll, kl
 
@@ -145,13 +164,14 @@ class TorchStep:
             x = output.clamp_min_(0.0) if index < len(layers) - 1 else output
         return x
 
-    def _output_gradient(self, output: Tensor, x: Tensor) -> Tensor:
+    def _output_gradient(self, output: Tensor) -> Tensor:
         """Write the gradient of the decoder's output; return the NLL of every model and sample."""
-        config, grad = self.config, self.grads[-1]
+        config, x, grad = self.config, self.images, self.output_grad
         batch, pixels = output.shape[1:]
         if config.likelihood == "bernoulli":
             terms = output.clamp(min=0.0) + torch.log1p(torch.exp(-output.abs())) - output * x
             torch.sub(output.sigmoid_(), x, out=grad).div_(batch)
+            _copy(self.grads[-1], grad)
             return terms.sum(-1)
         y = output if config.decoder_output == "linear" else output.sigmoid_()
         torch.sub(y, x, out=grad)
@@ -160,33 +180,36 @@ class TorchStep:
         if config.decoder_output == "sigmoid":
             torch.ops.aten.sigmoid_backward.grad_input(grad, y, grad_input=grad)
         grad.div_(config.decoder_variance * batch)
+        _copy(self.grads[-1], grad)
         return nll
 
     def _latent_gradient(
         self, mean: Tensor, logvar: Tensor, std: Tensor, z: Tensor, noise: Tensor, beta: Tensor
     ) -> Tensor:
         """Write the gradient of mean and logvar; return the KL of every model and sample."""
-        grad_mean, grad_logvar = self.grads[self.half - 1].chunk(2, dim=-1)
+        grad_mean, grad_logvar = self.latent_grad.chunk(2, dim=-1)
+        grad_z = self.grad_z.to(mean.dtype)
         weight = (beta / mean.shape[1])[:, None, None]
         if self.config.kl == "analytic":
             excess = torch.expm1(logvar)
             kl = 0.5 * (mean.square() + excess - logvar).sum(-1)
-            torch.addcmul(self.grad_z, weight, mean, out=grad_mean)
-            torch.mul(self.grad_z, noise, out=grad_logvar).mul_(std)
+            torch.addcmul(grad_z, weight, mean, out=grad_mean)
+            torch.mul(grad_z, noise, out=grad_logvar).mul_(std)
             grad_logvar.addcmul_(weight, excess).mul_(0.5)
         else:
             kl = 0.5 * (z.square() - noise.square() - logvar).sum(-1)
-            torch.addcmul(self.grad_z, weight, z, out=grad_mean)
+            torch.addcmul(grad_z, weight, z, out=grad_mean)
             torch.mul(grad_mean, noise, out=grad_logvar).mul_(std).sub_(weight).mul_(0.5)
+        _copy(self.grads[self.half - 1], self.latent_grad)
         return kl
 
     def _backward(self, part: slice, x: Tensor, grad_x: Tensor | None) -> None:
         """Write the parameters' gradients of one network, and its input's unless it is an image."""
         layers: list[Layer] = self.layers[part]
-        outputs, grads, gradients = self.outputs[part], self.grads[part], self.gradients[part]
+        outputs, grads, products = self.outputs[part], self.grads[part], self.products[part]
         inputs = [x, *outputs[:-1]]
         for index in reversed(range(len(layers))):
-            grad_weight, grad_bias = gradients[index]
+            grad_weight, grad_bias = products[index]
             torch.bmm(inputs[index].transpose(1, 2), grads[index], out=grad_weight)
             torch.sum(grads[index], dim=1, out=grad_bias)
             target = grads[index - 1] if index else grad_x
@@ -199,14 +222,22 @@ class TorchStep:
                 )
 
 
+def _copy(target: Tensor, source: Tensor) -> None:
+    """Round into another dtype; nothing to do where both are one tensor."""
+    if target.data_ptr() != source.data_ptr():
+        target.copy_(source)
+
+
+# What a kernel's products call the configuration's precisions.
+PRODUCTS: dict[str, Precision] = {"float32": "ieee", "tf32": "tf32", "bf16": "bf16"}
+
+
 class TritonStep:
     """The same step in fused kernels, which keep the parameters and moments in their own layout."""
 
     name = "triton"
 
-    def __init__(
-        self, config: SweepConfig, state: State, streams: int, precision: Precision = "ieee"
-    ) -> None:
+    def __init__(self, config: SweepConfig, state: State, streams: int) -> None:
         # Not before it is asked for: there is no Triton on most platforms.
         from vaekit_kernels.training_step import FusedStep, Network
 
@@ -226,7 +257,7 @@ class TritonStep:
             learning_rate=state.learning_rate,
             alive=state.alive,
             batch=config.batch,
-            precision=precision,
+            precision=PRODUCTS[config.precision],
         )
         self.kinds = [
             architecture.split(flat) for flat in (state.vae.flat, state.exp_avg, state.exp_avg_sq)

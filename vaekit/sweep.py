@@ -16,6 +16,7 @@ import xarray as xr
 
 from vaekit import results, theory
 from vaekit.config import SweepConfig
+from vaekit.engine import engine_name
 from vaekit.evaluate import (
     as_pictures,
     evaluate_baseline,
@@ -30,7 +31,6 @@ from vaekit.model import StackedVAE
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
-from vaekit.step import TorchStep
 from vaekit.train import Stack, curve_steps, plan, stack_size, train
 
 
@@ -58,10 +58,11 @@ def run_sweep(
         The dataset, as `open_results(out)` would read it.
 
     Raises:
-        ConfigError: the device asked for is not there.
+        ConfigError: the device asked for is not there, or the engine cannot run on it.
         FileExistsError: `out` holds something and `overwrite` is not set.
     """
     device = resolve_device(config.device)
+    engine_name(config, device)  # before anything is written
     out = Path(out)
     occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
     if occupied and not overwrite:
@@ -147,7 +148,7 @@ def _measure(
             "command": command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "device": device_name(device),
-            "engine": TorchStep.name,
+            "engine": engine_name(config, device),
             "products": product_library(device),
             "seconds": json.dumps({stage: round(value, 3) for stage, value in seconds.items()}),
             "seconds_total": sum(seconds.values()),

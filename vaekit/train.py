@@ -1,8 +1,7 @@
 """Training of one stack: the only loop.
 
 A stack holds the K betas of each of S data streams, M = S K models, model m = s K + k. Images are
-drawn once a stream and shared by its betas. Noise comes from counters, so it is drawn for a block
-of steps at once (which is quicker) and is the same for any block.
+drawn once a stream and shared by its betas.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vaekit.block import BLOCK_STEPS, Labels, make_block
 from vaekit.config import SweepConfig
-from vaekit.data import draw
-from vaekit.machine import total_memory
+from vaekit.engine import make_step
+from vaekit.machine import synchronize, total_memory
 from vaekit.model import Architecture, StackedVAE
-from vaekit.objective import beta_at, latent_noise
 from vaekit.products import fast_products
 from vaekit.progress import Progress
 from vaekit.state import initial_state
-from vaekit.step import TorchStep
 
-BLOCK_STEPS = 8
 # On a CPU a stack of about this many models keeps its state in cache and is quickest per model.
 CPU_STACK = 11
 MEMORY_SHARE = 0.5
@@ -40,6 +37,17 @@ class Stack:
     def models(self) -> int:
         """Number of models, S K."""
         return len(self.mu) * len(self.beta)
+
+    def labels(self, device: torch.device) -> Labels:
+        """Put what tells the models apart onto a device."""
+        stream_seeds = torch.tensor(self.seeds, dtype=torch.int64, device=device)
+        beta = torch.tensor(self.beta * len(self.mu), dtype=torch.float32, device=device)
+        return Labels(
+            mu=torch.tensor(self.mu, dtype=torch.float32, device=device),
+            stream_seeds=stream_seeds,
+            seeds=stream_seeds.repeat_interleave(len(self.beta)),
+            beta=beta,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,9 @@ def train(
     Returns:
         The trained stack and its curves.
     """
-    mu = torch.tensor(stack.mu, dtype=torch.float32, device=device)
-    stream_seeds = torch.tensor(stack.seeds, dtype=torch.int64, device=device)
-    seeds = stream_seeds.repeat_interleave(len(stack.beta))
-    beta = torch.tensor(stack.beta * len(stack.mu), dtype=torch.float32, device=device)
-
-    step = TorchStep(config, initial_state(config, seeds), streams=len(stack.mu))
+    labels = stack.labels(device)
+    step = make_step(config, initial_state(config, labels.seeds), streams=len(stack.mu))
+    block = make_block(config, labels, step)
     ends = set(curve_steps(config))
     window = torch.zeros(3, stack.models, device=device)
     points: list[Tensor] = []
@@ -121,34 +126,14 @@ def train(
     with torch.no_grad(), fast_products(device):
         for first in range(1, config.steps + 1, BLOCK_STEPS):
             steps = range(first, min(first + BLOCK_STEPS, config.steps + 1))
-            images, noise = _block(config, steps, mu, stream_seeds, seeds, beta)
-            for t, image, eps in zip(steps, images, noise, strict=True):
-                beta_now = beta_at(beta, t, config.beta_warmup)
-                nll, kl = (term.mean(dim=1) for term in step(image, eps, beta_now))
-                window += torch.stack((nll, kl, nll + beta_now * kl))
+            for t, terms in zip(steps, block(steps), strict=True):
+                window += terms
                 if t in ends:
                     points.append(window / (t - start))
                     window = torch.zeros_like(window)
                     start = t
+                    # Progress is what the device has done, not what it has been asked for.
+                    synchronize(device)
             progress.advance(len(steps) * stack.models)
     curves = torch.stack(points, dim=-1).cpu()
     return step.save().vae, Curves(nll=curves[0], kl=curves[1], loss=curves[2])
-
-
-def _block(
-    config: SweepConfig, steps: range, mu: Tensor, stream_seeds: Tensor, seeds: Tensor, beta: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Draw the images [T, S, B, P] and the noise [T, M, B, L] of a block of T steps."""
-    count = len(steps)
-    t = torch.arange(steps.start, steps.stop, device=mu.device)
-    images, _ = draw(
-        config,
-        mu.repeat(count),
-        stream_seeds.repeat(count),
-        t.repeat_interleave(len(mu)),
-        batch=config.batch,
-    )
-    noise = latent_noise(
-        config, seeds.repeat(count), beta.repeat(count), t.repeat_interleave(len(beta))
-    )
-    return images.unflatten(0, (count, -1)), noise.unflatten(0, (count, -1))

@@ -62,6 +62,10 @@ class Draw(NamedTuple):
     step: int | Tensor
     stream: int = Stream.LATENT
 
+    def normals(self, rows: int, cols: int) -> Tensor:
+        """Draw it: [M, rows, cols] float32."""
+        return normals(self.seeds, self.ids, self.step, self.stream, rows, cols)
+
 
 def float_ids(values: Tensor) -> Tensor:
     """Number floats for the counter's id field by their float32 bit pattern (-0.0 counts as 0.0).

@@ -102,8 +102,7 @@ def reparameterise(
     Source: Kingma and Welling 2014, arXiv:1312.6114, equations 4 and 10 (appendix B).
     """
     if isinstance(noise, Draw):
-        seeds, ids, step, stream = noise
-        noise = normals(seeds, ids, step, stream, *mean.shape[1:])
+        noise = noise.normals(*mean.shape[1:])
     dtype, wide = mean.dtype, _wide(mean.dtype)
     mean, logvar, noise = mean.to(wide), logvar.to(wide), noise.to(wide)
     z = mean + torch.exp(0.5 * logvar) * noise

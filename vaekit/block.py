@@ -1,0 +1,129 @@
+"""Blocks of training steps: images and noise drawn for several steps at once, then step by step.
+
+Noise comes from counters, so it is the same for any block; drawing for several steps is quicker. On
+CUDA a block is captured as a graph and replayed: the host launches it whole, and what changes from
+block to block, the number of its first step, is read from the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vaekit.config import SweepConfig
+from vaekit.data import draw
+from vaekit.objective import beta_at, latent_noise
+from vaekit.step import Step, TritonStep
+from vaekit_kernels import Draw, float_ids
+
+BLOCK_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What tells the streams and models of a stack apart, on the device that trains them.
+
+    Attributes:
+        mu, stream_seeds: of each stream [S]; seeds int64.
+        seeds, beta: of each model [M].
+    """
+
+    mu: Tensor
+    stream_seeds: Tensor
+    seeds: Tensor
+    beta: Tensor
+
+
+# Trains some consecutive steps and returns the means over samples of nll, kl and loss, [T, 3, M],
+# valid until the next call.
+Block = Callable[[range], Tensor]
+
+
+def make_block(config: SweepConfig, labels: Labels, step: Step) -> Block:
+    """Choose how blocks of a stack are trained: replayed on CUDA, launched step by step elsewhere.
+
+    An engine that asks the device which models are alive cannot be captured; the Triton engine,
+    whose kernels read it themselves, can.
+    """
+
+    def eager(steps: range) -> Tensor:
+        device = labels.mu.device
+        return train_steps(
+            config, labels, step, torch.arange(steps.start, steps.stop, device=device)
+        )
+
+    if labels.mu.is_cuda and isinstance(step, TritonStep):
+        return Replay(lambda t: train_steps(config, labels, step, t), labels.mu.device)
+    return eager
+
+
+def train_steps(config: SweepConfig, labels: Labels, step: Step, t: Tensor) -> Tensor:
+    """Train the steps t [T], int64 on the device; nothing here waits for the device."""
+    count, streams, models = len(t), len(labels.mu), len(labels.beta)
+    images, _ = draw(
+        config,
+        labels.mu.repeat(count),
+        labels.stream_seeds.repeat(count),
+        t.repeat_interleave(streams),
+        batch=config.batch,
+    )
+    images = images.unflatten(0, (count, streams))
+    noise: Iterable[Tensor | Draw]
+    if isinstance(step, TritonStep):
+        ids = float_ids(labels.beta)
+        noise = [Draw(labels.seeds, ids, now) for now in t.repeat(models, 1).T.contiguous()]
+    else:
+        noise = latent_noise(
+            config,
+            labels.seeds.repeat(count),
+            labels.beta.repeat(count),
+            t.repeat_interleave(models),
+        ).unflatten(0, (count, models))
+    terms = []
+    for image, eps, beta in zip(
+        images, noise, beta_at(labels.beta, t, config.beta_warmup), strict=True
+    ):
+        nll, kl = (term.mean(dim=1) for term in step(image, eps, beta))
+        terms.append(torch.stack((nll, kl, nll + beta * kl)))
+    return torch.stack(terms)
+
+
+class Replay:
+    """A block as a CUDA graph, captured after a first block has compiled every kernel."""
+
+    def __init__(self, train: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        self.train = train
+        self.device = device
+        self.first = torch.zeros((), dtype=torch.int64, device=device)
+        self.captured: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
+        self.warm = False
+
+    def __call__(self, steps: range) -> Tensor:
+        """Train a block; one that is shorter than the others, the last, is launched by itself."""
+        if len(steps) != BLOCK_STEPS or not self.warm:
+            self.warm = self.warm or len(steps) == BLOCK_STEPS
+            return self._aside(steps)
+        graph, terms = self.captured = self.captured or self._capture()
+        self.first.fill_(steps.start)
+        graph.replay()
+        return terms
+
+    def _aside(self, steps: range) -> Tensor:
+        """Train on a stream of its own, as a capture wants it from what comes before it."""
+        stream = torch.cuda.Stream(self.device)
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(stream):
+            terms = self.train(torch.arange(steps.start, steps.stop, device=self.device))
+        torch.cuda.current_stream(self.device).wait_stream(stream)
+        terms.record_stream(torch.cuda.current_stream(self.device))
+        return terms
+
+    def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        offsets = torch.arange(BLOCK_STEPS, device=self.device)
+        with torch.cuda.graph(graph):
+            terms = self.train(self.first + offsets)
+        return graph, terms
