@@ -35,7 +35,8 @@ def steps_of(**changes: object) -> tuple[Any, Block]:
     return step, make_block(setup, labels, step)
 
 
-# Relative difference of a model's loss: float32 by rule, the others by what their rounding gives.
+# Relative difference of a loss: float32 by rule, the others by what their rounding should give (no
+# card has tried them yet).
 @pytest.mark.parametrize(
     ("precision", "limit"), [("float32", 1e-4), ("tf32", 2e-3), ("bf16", 1e-2)]
 )
