@@ -92,8 +92,8 @@ class Run:
 def poison(step: TritonStep) -> None:
     """Fill what a step must write with NaN; only inputs' padding is there to be read."""
     fused = step.fused
-    written = [fused.stats, fused.noise, fused.z, *fused.hidden.values(), *fused.grads]
-    for tensor in [*written, fused.nll_parts, fused.columns, fused.nll, fused.kl]:
+    written = [fused.stats, fused.noise, *fused.inputs[1:], *fused.grads]
+    for tensor in [*written, fused.nll_parts, fused.columns]:
         tensor.fill_(torch.nan)
 
 

@@ -82,13 +82,10 @@ def train_steps(config: SweepConfig, labels: Labels, step: Step, t: Tensor) -> T
             labels.beta.repeat(count),
             t.repeat_interleave(models),
         ).unflatten(0, (count, models))
-    terms = []
-    for image, eps, beta in zip(
-        images, noise, beta_at(labels.beta, t, config.beta_warmup), strict=True
-    ):
-        nll, kl = (term.mean(dim=1) for term in step(image, eps, beta))
-        terms.append(torch.stack((nll, kl, nll + beta * kl)))
-    return torch.stack(terms)
+    betas = beta_at(labels.beta, t, config.beta_warmup)
+    made = [step(*given) for given in zip(images, noise, betas, strict=True)]
+    nll, kl = (torch.stack(terms).mean(dim=-1) for terms in zip(*made, strict=True))
+    return torch.stack((nll, kl, nll + betas * kl), dim=1)
 
 
 class Replay:

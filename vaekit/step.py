@@ -54,7 +54,7 @@ class Step(Protocol):
             beta: [M], the betas in force at this step.
 
         Returns:
-            nll [M, B] and kl [M, B] before the update, valid until the next step.
+            nll [M, B] and kl [M, B] before the update.
         """
         ...
 

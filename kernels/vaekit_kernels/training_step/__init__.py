@@ -116,25 +116,27 @@ class FusedStep:
         def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=device)
 
-        # Parameters, exp_avg and exp_avg_sq, each a weight a layer and all biases of a model.
-        self.weights = [[new(models, *size) for size in self.sizes] for _ in range(3)]
+        # Parameters, exp_avg and exp_avg_sq: the weights of all layers in one piece of memory, so
+        # that one launch updates them, and all biases of a model.
+        shapes = [(models, *size) for size in self.sizes]
+        self.states = [new(sum(map(math.prod, shapes))) for _ in range(3)]
+        self.weights = [_cut(flat, shapes) for flat in self.states]
         self.biases = [new(models, self.bias_total) for _ in range(3)]
         self.alive = alive.view(torch.uint8)
         self.count = new(models, dtype=torch.int64)
 
-        kept = storage(precision)
+        # What each layer reads, and the gradient of what it gives: in one piece of memory as well.
         lp = padded(network.latents)
-        self.images = new(streams, batch, self.sizes[0][0], dtype=kept)
+        inputs = [(models, batch, size) for size, _ in self.sizes]
+        inputs[0] = (streams, batch, self.sizes[0][0])
+        outputs = [(models, batch, out) for out in outs]
+        kept = storage(precision)
+        self.activations = new(sum(map(math.prod, inputs + outputs)), dtype=kept)
+        pieces = _cut(self.activations, inputs + outputs)
+        self.inputs, self.grads = pieces[: len(inputs)], pieces[len(inputs) :]
+        self.images, self.z = self.inputs[0], self.inputs[self.half]
         self.stats = new(models, batch, 2 * lp)
         self.noise = new(models, batch, lp)
-        self.z = new(models, batch, lp, dtype=kept)
-        # Outputs of the hidden layers; gradients of every layer's output.
-        self.hidden = {
-            index: new(models, batch, outs[index], dtype=kept)
-            for index in range(len(outs))
-            if index not in (self.half - 1, len(outs) - 1)
-        }
-        self.grads = [new(models, batch, out, dtype=kept) for out in outs]
         self.row = pinned(f"step_forward_{precision}", device)
         self.output_row = pinned(f"step_output_{precision}", device)
         self.backward_row = pinned(f"step_backward_{precision}", device)
@@ -146,8 +148,21 @@ class FusedStep:
         self.nll_tiles = triton.cdiv(outs[-1], self.output_row.cols)
         self.columns = new(models, self.tiles, self.bias_total)
         self.nll_parts = new(models, self.nll_tiles, batch)
-        self.nll = new(models, batch)
-        self.kl = new(models, batch)
+        self.layers, self.programs = self._layers()
+
+    def _layers(self) -> tuple[Tensor, int]:
+        """Make the table that `weights_kernel` finds its layer in, and count its programs."""
+        row, models = self.weights_row, self.models
+        programs, table = 0, []
+        for index, (k, n) in enumerate(self.sizes):
+            share = models // len(self.inputs[index])
+            starts = [
+                tensor.storage_offset()
+                for tensor in (self.inputs[index], self.grads[index], self.weights[0][index])
+            ]
+            table.append([programs, k, n, share, *starts])
+            programs += models * triton.cdiv(k, row.rows) * triton.cdiv(n, row.cols)
+        return torch.tensor(table, dtype=torch.int64, device=self.device), programs
 
     def _padded_sizes(self) -> list[tuple[int, int]]:
         sizes = [(padded(i), padded(o)) for i, o in (*self.network.encoder, *self.network.decoder)]
@@ -207,40 +222,40 @@ class FusedStep:
             beta: [M] float32.
 
         Returns:
-            nll and kl [M, B] in nats, before the update; the next step writes over them.
+            nll and kl [M, B] in nats, before the update.
         """
         self.images[:, :, : self.network.pixels].copy_(images)
+        nll, kl = (
+            torch.empty(self.models, self.batch, dtype=torch.float32, device=self.device)
+            for _ in range(2)
+        )
         with on_device(images):
-            self._forward(noise)
+            self._forward(noise, kl)
             self._backward(beta)
-            self._update()
-        return self.nll, self.kl
+            self._update(nll, kl)
+        return nll, kl
 
-    def _input(self, index: int) -> tuple[Tensor, int]:
-        """What a layer reads, and how many models share it."""
-        if index == 0:
-            return self.images, self.models // self.streams
-        return (self.z if index == self.half else self.hidden[index - 1]), 1
+    def _share(self, index: int) -> int:
+        """Count the models that share what a layer reads."""
+        return self.models // len(self.inputs[index])
 
     def _bias(self, kind: int, index: int) -> Tensor:
         return self.biases[kind][:, self.bias_starts[index] :]
 
-    def _forward(self, noise: Tensor | Draw) -> None:
+    def _forward(self, noise: Tensor | Draw, kl: Tensor) -> None:
         row, last = self.row, len(self.sizes) - 1
         for index, (k, n) in enumerate(self.sizes[:last]):
-            x, share = self._input(index)
-            weight, bias = self.weights[0][index], self._bias(0, index)
             tiles = triton.cdiv(self.batch, row.rows)
             if index == self.half - 1:
-                self._latents(x, share, noise)
+                self._latents(noise, kl)
                 continue
             hidden_kernel[(self.models * tiles * triton.cdiv(n, row.cols),)](
-                self.hidden[index],
-                x,
-                weight,
-                bias,
+                self.inputs[index + 1],
+                self.inputs[index],
+                self.weights[0][index],
+                self._bias(0, index),
                 self.batch,
-                share,
+                self._share(index),
                 self.bias_total,
                 K=k,
                 N=n,
@@ -252,7 +267,7 @@ class FusedStep:
             )
         self._output()
 
-    def _latents(self, x: Tensor, share: int, noise: Tensor | Draw) -> None:
+    def _latents(self, noise: Tensor | Draw, kl: Tensor) -> None:
         row, index = self.row, self.half - 1
         given = seeds = ids = steps = None
         stream = 0
@@ -266,8 +281,8 @@ class FusedStep:
             self.stats,
             self.noise,
             self.z,
-            self.kl,
-            x,
+            kl,
+            self.inputs[index],
             self.weights[0][index],
             self._bias(0, index),
             given,
@@ -275,7 +290,7 @@ class FusedStep:
             ids,
             steps,
             self.batch,
-            share,
+            self._share(index),
             self.bias_total,
             STREAM=stream,
             SAMPLE=self.network.kl == "sample",
@@ -291,7 +306,6 @@ class FusedStep:
 
     def _output(self) -> None:
         row, network, index = self.output_row, self.network, len(self.sizes) - 1
-        h, _ = self._input(index)
         k, n = self.sizes[index]
         bernoulli = network.likelihood == "bernoulli"
         tiles = triton.cdiv(self.batch, row.rows)
@@ -299,7 +313,7 @@ class FusedStep:
             self.grads[index],
             self.columns[:, :, self.bias_starts[index] :],
             self.nll_parts,
-            h,
+            self.inputs[index],
             self.weights[0][index],
             self._bias(0, index),
             self.images,
@@ -357,7 +371,7 @@ class FusedStep:
                 columns,
                 grad,
                 weight,
-                self.hidden[index - 1],
+                self.inputs[index],
                 self.batch,
                 self.bias_total,
                 self.tiles,
@@ -370,16 +384,16 @@ class FusedStep:
                 **row.options,
             )
 
-    def _update(self) -> None:
+    def _update(self, nll: Tensor, kl: Tensor) -> None:
         network, row = self.network, self.finish_row
         constant = 0.5 * network.pixels * math.log(2.0 * math.pi * network.decoder_variance)
         finish_kernel[(self.models,)](
-            self.nll,
+            nll,
             self.alive,
             self.count,
             *self.biases,
             self.nll_parts,
-            self.kl,
+            kl,
             self.columns,
             self.learning_rate,
             self.batch,
@@ -391,24 +405,24 @@ class FusedStep:
             **row.options,
         )
         row = self.weights_row
-        for index, (k, n) in enumerate(self.sizes):
-            x, share = self._input(index)
-            rows, cols = _block(row.rows, k), _block(row.cols, n)
-            tiles = triton.cdiv(k, rows) * triton.cdiv(n, cols)
-            weights_kernel[(self.models * tiles,)](
-                *(kind[index] for kind in self.weights),
-                x,
-                self.grads[index],
-                self.alive,
-                self.count,
-                self.learning_rate,
-                self.batch,
-                share,
-                K=k,
-                N=n,
-                PRECISION=self.precision,
-                BLOCK_K=rows,
-                BLOCK_N=cols,
-                BLOCK_B=row.depth,
-                **row.options,
-            )
+        weights_kernel[(self.programs,)](
+            *self.states,
+            self.activations,
+            self.alive,
+            self.count,
+            self.learning_rate,
+            self.layers,
+            self.batch,
+            LAYERS=len(self.sizes),
+            PRECISION=self.precision,
+            BLOCK_K=row.rows,
+            BLOCK_N=row.cols,
+            BLOCK_B=row.depth,
+            **row.options,
+        )
+
+
+def _cut(flat: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """Cut flat memory into tensors, one after the other."""
+    pieces = flat.split([math.prod(shape) for shape in shapes])
+    return [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]

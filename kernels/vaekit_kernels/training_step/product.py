@@ -81,7 +81,7 @@ def rows_times_transposed(
 @triton.jit
 def columns_times(
     x_ptr, g_ptr, batch, offs_k, offs_n,
-    K: tl.constexpr, N: tl.constexpr,
+    K, N,
     BLOCK_B: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip

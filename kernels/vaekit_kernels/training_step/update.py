@@ -114,38 +114,51 @@ def finish_kernel(
 @triton.jit
 def weights_kernel(
     # outputs
-    w_ptr,  # [M, K, N]
+    w_ptr,  # all layers [M, K, N] one after the other
     avg_ptr,
     sq_ptr,
     # inputs
-    x_ptr,  # [M / models_per_x, B, K]
-    grad_ptr,  # [M, B, N]
+    activations_ptr,  # what layers read [M / share, B, K] and gradients of what they give [M, B, N]
     alive_ptr,  # [M]
     count_ptr,  # [M]: updates made, this one included
     learning_rate_ptr,  # [M]
+    layers_ptr,  # [LAYERS, 7] int64: first program, K, N, models that share x, and where x, the
+    #              gradient and w start
     # sizes
     batch,
-    models_per_x,
-    K: tl.constexpr,
-    N: tl.constexpr,
+    LAYERS: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_B: tl.constexpr,
 ):
-    """Update weights by a gradient that is made here."""
+    """Update weights by a gradient that is made here: all layers of all models in one launch."""
+    pid = tl.program_id(0)
+    layer = 0
+    for index in tl.static_range(1, LAYERS):
+        layer = tl.where(pid >= tl.load(layers_ptr + index * 7), index, layer)
+    row = layers_ptr + layer * 7
+    K = tl.load(row + 1).to(tl.int32)
+    # Rows are padded, so that every one starts where 128 bits can be loaded.
+    N = tl.multiple_of(tl.load(row + 2).to(tl.int32), 16)
+    share = tl.load(row + 3).to(tl.int32)
+    x_start = tl.multiple_of(tl.load(row + 4), 16)
+    grad_start = tl.multiple_of(tl.load(row + 5), 16)
+    w_start = tl.multiple_of(tl.load(row + 6), 16)
+    place = pid - tl.load(row).to(tl.int32)
     tiles_n = tl.cdiv(N, BLOCK_N)
     tiles = tl.cdiv(K, BLOCK_K) * tiles_n
-    model = (tl.program_id(0) // tiles).to(tl.int64)
-    tile = tl.program_id(0) % tiles
+    model = (place // tiles).to(tl.int64)
+    tile = place % tiles
     offs_k = tile // tiles_n * BLOCK_K + tl.arange(0, BLOCK_K)
     offs_n = tile % tiles_n * BLOCK_N + tl.arange(0, BLOCK_N)
     grad = columns_times(
-        x_ptr + model // models_per_x * batch * K, grad_ptr + model * batch * N, batch,
-        offs_k, offs_n, K, N, BLOCK_B, BLOCK_K, BLOCK_N, PRECISION,
+        activations_ptr + x_start + model // share * batch * K,
+        activations_ptr + grad_start + model * batch * N,
+        batch, offs_k, offs_n, K, N, BLOCK_B, BLOCK_K, BLOCK_N, PRECISION,
     )  # fmt: skip
     rows = tl.where(tl.load(alive_ptr + model) != 0, K, 0)
     rate, correction = _rates(learning_rate_ptr + model, tl.load(count_ptr + model))
-    offsets = model * (K * N) + offs_k[:, None] * N + offs_n[None, :]
+    offsets = w_start + model * (K * N) + offs_k[:, None] * N + offs_n[None, :]
     mask = (offs_k < rows)[:, None] & (offs_n < N)[None, :]
     _adam(w_ptr, avg_ptr, sq_ptr, offsets, mask, grad, rate, correction)
