@@ -87,7 +87,7 @@ def test_a_replayed_block_has_the_bits_of_a_launched_one() -> None:
 def test_a_diverging_model_leaves_its_siblings_bits_in_a_replayed_run(poison: float) -> None:
     clean, clean_block = steps_of(engine="triton")
     hurt, block = steps_of(engine="triton")
-    hurt.fused.weights[0][1][5, 0, 0] = poison
+    hurt.fused.memory.weights[0][1][5, 0, 0] = poison
     for first in range(1, 201, BLOCK_STEPS):
         clean_block(range(first, first + BLOCK_STEPS))
         block(range(first, first + BLOCK_STEPS))

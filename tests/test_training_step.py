@@ -91,8 +91,8 @@ class Run:
 
 def poison(step: TritonStep) -> None:
     """Fill what a step must write with NaN; only inputs' padding is there to be read."""
-    fused = step.fused
-    written = [fused.stats, fused.noise, *fused.inputs[1:], *fused.grads]
+    fused, memory = step.fused, step.fused.memory
+    written = [memory.stats, memory.noise, *memory.inputs[1:], *memory.grads]
     for tensor in [*written, fused.nll_parts, fused.columns]:
         tensor.fill_(torch.nan)
 
@@ -163,7 +163,9 @@ def test_drawn_noise_is_the_noise_that_would_be_given() -> None:
         drawn.step(images, labels, drawn.beta), given.step(images, noise, given.beta), strict=True
     ):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(drawn.step.fused.noise, given.step.fused.noise, rtol=0, atol=4e-6)
+    torch.testing.assert_close(
+        drawn.step.fused.memory.noise, given.step.fused.memory.noise, rtol=0, atol=4e-6
+    )
 
 
 def test_a_model_trains_to_the_same_bits_in_any_slot_of_any_stack() -> None:
@@ -228,8 +230,8 @@ def test_a_state_goes_through_the_engine_unchanged_and_its_padding_stays_zero() 
     run.go(2)
     for kind, flat in enumerate((run.state.vae.flat, run.state.exp_avg, run.state.exp_avg_sq)):
         run.step.save()
-        fused = run.step.fused
-        held = [*fused.weights[kind], fused.biases[kind]]
+        memory = run.step.fused.memory
+        held = [*memory.weights[kind], memory.biases[kind]]
         assert sum(tensor.count_nonzero() for tensor in held) == flat.count_nonzero()
         total = sum(tensor.double().abs().sum() for tensor in held)
         assert total.item() == pytest.approx(flat.double().abs().sum().item(), rel=1e-12)

@@ -262,7 +262,7 @@ class TritonStep:
         self.kinds = [
             architecture.split(flat) for flat in (state.vae.flat, state.exp_avg, state.exp_avg_sq)
         ]
-        self.fused.load(self.kinds, state.steps)
+        self.fused.memory.load(self.kinds, state.steps)
 
     def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
@@ -270,5 +270,5 @@ class TritonStep:
 
     def save(self) -> State:
         """See `Step`."""
-        self.fused.store(self.kinds, self.state.steps)
+        self.fused.memory.store(self.kinds, self.state.steps)
         return self.state
