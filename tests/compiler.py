@@ -41,7 +41,6 @@ POINTERS = {
     torch.float16: "*fp16",
     torch.float64: "*fp64",
     torch.int64: "*i64",
-    torch.uint8: "*u8",
 }
 FLOATS = torch.zeros(1)  # stands for any float32 pointer
 INT32_MAX = 2**31 - 1
@@ -275,7 +274,7 @@ def step_case(
             Network(encoder, decoder, **options),
             streams=streams,
             learning_rate=torch.zeros(models, dtype=torch.float64),
-            alive=torch.ones(models, dtype=torch.bool),
+            stopped=torch.zeros(models, dtype=torch.int64),
             batch=batch,
             precision=precision,
         )

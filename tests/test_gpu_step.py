@@ -91,7 +91,7 @@ def test_a_diverging_model_leaves_its_siblings_bits_in_a_replayed_run(poison: fl
     for first in range(1, 201, BLOCK_STEPS):
         clean_block(range(first, first + BLOCK_STEPS))
         block(range(first, first + BLOCK_STEPS))
-    assert hurt.state.alive.tolist() == [model != 5 for model in range(12)]
+    assert hurt.state.stopped.tolist() == [int(model == 5) for model in range(12)]
     pairs = [step.save().vae for step in (clean, hurt)]
     for model in set(range(12)) - {5}:
         assert same_bits(*(vae.slot(model).flat for vae in pairs))

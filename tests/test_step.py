@@ -140,7 +140,7 @@ def test_a_stopped_model_keeps_every_bit_and_its_siblings_train_on() -> None:
     free, stopped = Run(config(), "torch"), Run(config(), "torch")
     for t in range(1, 21):
         if t == 8:
-            stopped.state.alive[3] = False
+            stopped.state.stopped[3] = t
             kept = [piece.clone() for piece in state_of(stopped, 3)]
         free.go(t), stopped.go(t)
     assert all(torch.equal(a, b) for a, b in zip(kept, state_of(stopped, 3), strict=True))
@@ -166,7 +166,7 @@ def test_a_model_that_is_not_finite_is_stopped_before_its_update(
     run.vae.layers[1][0][2, 0, 0] = poison
     before = [piece.clone() for piece in state_of(run, 2)]
     run.go(4)
-    assert run.state.alive.tolist() == [True, True, False, True, True, True]
+    assert run.state.stopped.tolist() == [0, 0, 4, 0, 0, 0]
     for a, b in zip(before, state_of(run, 2), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
@@ -225,6 +225,6 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_changes() -> None:
     with pytest.raises(ValueError, match="parameters: got"):
         run.state.load(other)
     with pytest.raises(ValueError, match="state: got"):
-        run.state.load({name: other[name] for name in ("parameters", "alive")})
+        run.state.load({name: other[name] for name in ("parameters", "stopped")})
     for name, tensor in run.state.tensors().items():
         assert torch.equal(tensor, before[name])

@@ -111,7 +111,7 @@ def test_terms_and_gradients_are_those_of_autograd(changes: dict) -> None:
         state = State.initial(StackedVAE(architecture, flat.clone()), 1e-3)
         made = engine(state)
         nll, kl = made(images, noise, beta)
-        assert made.save().alive.all()
+        assert not made.save().stopped.any()
         return nll, kl, state.exp_avg / (1 - BETA1)
 
     def triton(state: State) -> TritonStep:
@@ -201,7 +201,7 @@ def test_a_model_that_is_not_finite_stops_before_its_update(poison: float, victi
         clean.go(t)
         with np.errstate(over="ignore", invalid="ignore"):  # NumPy warns where a card does not
             hurt.go(t)
-    assert hurt.state.alive.tolist() == [model != victim for model in range(4)]
+    assert hurt.state.stopped.tolist() == [2 * (model == victim) for model in range(4)]
     for a, b in zip(before, hurt.pieces(victim), strict=True):
         assert same_bits(a, b)
     for model in set(range(4)) - {victim}:
@@ -212,11 +212,11 @@ def test_a_model_that_is_not_finite_stops_before_its_update(poison: float, victi
 def test_a_stopped_model_keeps_its_bits() -> None:
     run = Run(config())
     run.go(1)
-    run.state.alive[1] = False
+    run.state.stopped[1] = 2
     before = run.pieces(1)
     run.go(2)
     assert all(same_bits(a, b) for a, b in zip(before, run.pieces(1), strict=True))
-    assert run.state.alive.tolist() == [True, False, True, True]
+    assert run.state.stopped.tolist() == [0, 2, 0, 0]
 
 
 def test_a_state_goes_through_the_engine_unchanged_and_its_padding_stays_zero() -> None:

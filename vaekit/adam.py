@@ -52,10 +52,10 @@ class Adam:
         return [piece[model] for layer in layers for piece in layer for model in models]
 
     def __call__(self, healthy: Tensor) -> None:
-        """Stop the models [M] that are not healthy, and update those that are alive."""
+        """Stop the models [M] that are not healthy, and update those that train."""
         state = self.state
-        state.alive.logical_and_(healthy)
-        self._keep([model for model, alive in enumerate(state.alive.tolist()) if not alive])
+        state.stopped.masked_fill_(~healthy & (state.stopped == 0), int(state.steps) + 1)
+        self._keep([model for model, step in enumerate(state.stopped.tolist()) if step])
         steps = state.steps.float()
         for rate, (parameters, gradients, exp_avgs, exp_avg_sqs) in self.groups:
             adam(

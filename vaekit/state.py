@@ -26,9 +26,9 @@ class State:
         exp_avg, exp_avg_sq: Adam's moments, laid out as `vae.flat`.
         steps: number of updates made, int64 [].
         learning_rate: of each model, float64 [M].
-        alive: [M] bool. A model that is not alive keeps its parameters and its moments in every
-            bit. An engine clears the flag of a model whose terms or gradients are not finite,
-            before they reach its parameters; a trainer may clear it too.
+        stopped: the step that stopped each model, int64 [M]; 0 while it trains. A stopped model
+            keeps its parameters and its moments in every bit. An engine stops a model whose terms
+            or gradients are not finite, before they reach its parameters.
     """
 
     vae: StackedVAE
@@ -36,7 +36,7 @@ class State:
     exp_avg_sq: Tensor
     steps: Tensor
     learning_rate: Tensor
-    alive: Tensor
+    stopped: Tensor
 
     @classmethod
     def initial(cls, vae: StackedVAE, learning_rate: float | Tensor) -> State:
@@ -54,7 +54,7 @@ class State:
             exp_avg_sq=torch.zeros_like(flat),
             steps=torch.zeros((), dtype=torch.int64, device=flat.device),
             learning_rate=rate.expand(vae.models).clone(),
-            alive=torch.ones(vae.models, dtype=torch.bool, device=flat.device),
+            stopped=torch.zeros(vae.models, dtype=torch.int64, device=flat.device),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -65,7 +65,7 @@ class State:
             "exp_avg_sq": self.exp_avg_sq,
             "steps": self.steps,
             "learning_rate": self.learning_rate,
-            "alive": self.alive,
+            "stopped": self.stopped,
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:

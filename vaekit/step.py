@@ -255,7 +255,7 @@ class TritonStep:
             network,
             streams=streams,
             learning_rate=state.learning_rate,
-            alive=state.alive,
+            stopped=state.stopped,
             batch=config.batch,
             precision=PRODUCTS[config.precision],
         )

@@ -50,7 +50,7 @@ class FusedStep:
         *,
         streams: int,
         learning_rate: Tensor,
-        alive: Tensor,
+        stopped: Tensor,
         batch: int,
         precision: Precision,
     ) -> None:
@@ -60,7 +60,8 @@ class FusedStep:
             network: of every model.
             streams: S; the models of a stream are neighbours and share its images.
             learning_rate: [M] float64 on the device to train on.
-            alive: [M] bool, read and cleared by every step: models that train.
+            stopped: [M] int64, read and written by every step: 0 for a model that trains, else
+                the step that stopped it.
             batch: B.
             precision: of the products.
 
@@ -73,7 +74,7 @@ class FusedStep:
         self.network, self.batch, self.precision = network, batch, precision
         self.models, self.streams, self.device = models, streams, device
         self.learning_rate = learning_rate
-        self.alive = alive.view(torch.uint8)
+        self.stopped = stopped
         self.memory = Memory(
             network,
             streams=streams,
@@ -275,7 +276,7 @@ class FusedStep:
         constant = 0.5 * network.pixels * math.log(2.0 * math.pi * network.decoder_variance)
         finish_kernel[(self.models,)](
             nll,
-            self.alive,
+            self.stopped,
             self.memory.count,
             *self.memory.biases,
             self.nll_parts,
@@ -294,7 +295,7 @@ class FusedStep:
         weights_kernel[(self.programs,)](
             *self.memory.states,
             self.memory.activations,
-            self.alive,
+            self.stopped,
             self.memory.count,
             self.learning_rate,
             self.layers,

@@ -7,9 +7,9 @@
 A weight's gradient is never stored: its program holds it in registers and reads and writes w, a and
 q once, 24 bytes a parameter, which is what bounds a stack that is larger than the cache.
 
-`finish_kernel` takes one model a program: it adds the partial sums up, decides whether the model is
-alive (its terms and the sums of its gradients are finite; see `vaekit.adam.healthy`), counts the
-step, and updates the biases. `weights_kernel` runs after it and reads both.
+`finish_kernel` takes one model a program: it adds the partial sums up, counts the step, stops the
+model if its terms or the sums of its gradients are not finite (see `vaekit.adam.healthy`), and
+updates the biases. `weights_kernel` runs after it and reads both.
 
 Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
 """
@@ -65,7 +65,7 @@ def _sum_tiles(columns_ptr, offs, mask, tiles, T):
 def finish_kernel(
     # outputs
     nll_ptr,  # [M, B]
-    alive_ptr,  # [M]
+    stopped_ptr,  # [M]: the step that stopped it, 0 while it trains
     count_ptr,  # [M]: updates made; this one is counted
     bias_ptr,  # [M, T]
     avg_ptr,
@@ -98,13 +98,14 @@ def finish_kernel(
         offs = start + tl.arange(0, BLOCK)
         total += _sum_tiles(columns_ptr, offs, offs < T, tiles, T)
     whole = tl.sum(total, 0)
-    alive = tl.where(whole - whole == 0.0, tl.load(alive_ptr + model), 0)
-    tl.store(alive_ptr + model, alive)
     step = tl.load(count_ptr + model) + 1
     tl.store(count_ptr + model, step)
+    stopped = tl.load(stopped_ptr + model)
+    stopped = tl.where((stopped == 0) & (whole - whole != 0.0), step, stopped)
+    tl.store(stopped_ptr + model, stopped)
     rate, correction = _rates(learning_rate_ptr + model, step)
-    # A model that is not alive has nothing to update.
-    for start in range(0, tl.where(alive != 0, T, 0), BLOCK):
+    # A stopped model has nothing to update.
+    for start in range(0, tl.where(stopped == 0, T, 0), BLOCK):
         offs = start + tl.arange(0, BLOCK)
         mask = offs < T
         grad = _sum_tiles(columns_ptr, offs, mask, tiles, T)
@@ -119,7 +120,7 @@ def weights_kernel(
     sq_ptr,
     # inputs
     activations_ptr,  # what layers read [M / share, B, K] and gradients of what they give [M, B, N]
-    alive_ptr,  # [M]
+    stopped_ptr,  # [M]
     count_ptr,  # [M]: updates made, this one included
     learning_rate_ptr,  # [M]
     layers_ptr,  # [LAYERS, 7] int64: first program, K, N, models that share x, and where x, the
@@ -157,7 +158,7 @@ def weights_kernel(
         activations_ptr + grad_start + model * batch * N,
         batch, offs_k, offs_n, K, N, BLOCK_B, BLOCK_K, BLOCK_N, PRECISION,
     )  # fmt: skip
-    rows = tl.where(tl.load(alive_ptr + model) != 0, K, 0)
+    rows = tl.where(tl.load(stopped_ptr + model) == 0, K, 0)
     rate, correction = _rates(learning_rate_ptr + model, tl.load(count_ptr + model))
     offsets = w_start + model * (K * N) + offs_k[:, None] * N + offs_n[None, :]
     mask = (offs_k < rows)[:, None] & (offs_n < N)[None, :]
