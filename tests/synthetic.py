@@ -144,6 +144,7 @@ def synthetic_arrays(config: SweepConfig, seed: int = 0) -> dict[str, np.ndarray
         "information_ceiling": ceiling,
         "critical_beta": critical,
         "status": status,
+        "diverged_at": np.where(diverged, 7, 0),
         "loss_curve": loss,
         "kl_curve": kl_curve,
         "nll_curve": nll,

@@ -436,8 +436,13 @@ def test_a_sweep_end_to_end(run: Run) -> None:
 
 def test_a_run_is_not_written_over_unasked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     before = (run[0] / "results.nc").read_bytes()
-    assert cli.run(["sweep", "--preset", "smoke", *TINY, "--out", str(run[0])]) == 2
-    assert "is not empty" in capsys.readouterr().err
+    words = ["sweep", "--preset", "smoke", *TINY, "--out", str(run[0])]
+    assert cli.run([*words, "--learning-rate", "0.5"]) == 2
+    assert (
+        "another configuration: learning_rate is 0.001 there and 0.5 h" in capsys.readouterr().err
+    )
+    assert cli.run(words) == 0
+    assert "finished: there is nothing to do" in capsys.readouterr().err
     assert (run[0] / "results.nc").read_bytes() == before
 
 

@@ -18,8 +18,8 @@ from vaekit.data import draw
 from vaekit.engine import make_step
 from vaekit.model import StackedVAE
 from vaekit.objective import latent_noise
+from vaekit.stack import Stack
 from vaekit.state import State, initial_state
-from vaekit.train import Stack
 
 pytestmark = pytest.mark.gpu
 

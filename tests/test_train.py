@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vaekit.config import SweepConfig
+from vaekit.config import ConfigError, SweepConfig
 from vaekit.data import draw
 from vaekit.evaluate import evaluate_stack
 from vaekit.machine import threads
 from vaekit.model import StackedVAE
 from vaekit.progress import Silent
+from vaekit.stack import Stack, model_bytes, plan, stack_size
 from vaekit.theory import linear_optimum
-from vaekit.train import Stack, curve_steps, model_bytes, plan, stack_size, train
+from vaekit.train import curve_steps, train
 
 CPU = torch.device("cpu")
 
@@ -56,7 +57,7 @@ def linear_run() -> tuple[SweepConfig, Stack, dict]:
     )
     stack = Stack(mu=setup.mu, seeds=(0, 0), beta=setup.beta)
     with threads(1):  # products this small only lose by being shared out
-        vae, _ = train(setup, stack, CPU, Silent())
+        vae = train(setup, stack, CPU, Silent()).vae
     found = evaluate_stack(vae, setup, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
     return setup, stack, found
 
@@ -96,25 +97,29 @@ def test_mu_has_no_effect_on_the_linear_grid(linear_run: tuple) -> None:
 
 def test_the_stack_does_not_change_a_model() -> None:
     setup = config()
-    together, curves = train(setup, Stack((0.0, 2.0), (0, 0), setup.beta), CPU, Silent())
+    together = train(setup, Stack((0.0, 2.0), (0, 0), setup.beta), CPU, Silent())
     for index, (mu, beta) in enumerate([(mu, beta) for mu in setup.mu for beta in setup.beta]):
-        alone, single = train(setup, Stack((mu,), (0,), (beta,)), CPU, Silent())
-        torch.testing.assert_close(curves.loss[index], single.loss[0], rtol=1e-6, atol=0.0)
-        torch.testing.assert_close(together.slot(index).flat, alone.flat, rtol=1e-3, atol=1e-5)
+        alone = train(setup, Stack((mu,), (0,), (beta,)), CPU, Silent())
+        torch.testing.assert_close(
+            together.curves.loss[index], alone.curves.loss[0], rtol=1e-6, atol=0.0
+        )
+        torch.testing.assert_close(
+            together.vae.slot(index).flat, alone.vae.flat, rtol=1e-3, atol=1e-5
+        )
 
 
 def test_the_same_run_twice_has_the_same_bits() -> None:
     stack = Stack((0.0, 2.0), (0, 0), config().beta)
     first, second = (train(config(), stack, CPU, Silent()) for _ in range(2))
-    assert torch.equal(first[0].flat, second[0].flat)
-    assert torch.equal(first[1].loss, second[1].loss)
+    assert torch.equal(first.vae.flat, second.vae.flat)
+    assert torch.equal(first.curves.loss, second.curves.loss)
 
 
 def test_curves_are_window_means() -> None:
     """Summed over windows of any length, the curves hold the same losses."""
     stack = Stack((0.0,), (0,), config().beta)
-    _, every = train(config(curve_points=40), stack, CPU, Silent())
-    _, windows = train(config(curve_points=5), stack, CPU, Silent())
+    every = train(config(curve_points=40), stack, CPU, Silent()).curves
+    windows = train(config(curve_points=5), stack, CPU, Silent()).curves
     assert curve_steps(config(curve_points=5)) == [8, 16, 24, 32, 40]
     for name in ("nll", "kl", "loss"):
         means = getattr(every, name).view(3, 5, 8).mean(-1)
@@ -154,17 +159,21 @@ def test_the_stack_size_obeys_the_user_and_the_memory(monkeypatch: pytest.Monkey
     setup = config(seeds=9)
     assert stack_size(config(stack=4), CPU) == 4
     assert stack_size(config(stack=1000), CPU) == 6
-    monkeypatch.setattr("vaekit.train.total_memory", lambda device: 7 * model_bytes(setup))
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: 7 * model_bytes(setup))
     assert stack_size(setup, CPU) == 3
-    monkeypatch.setattr("vaekit.train.total_memory", lambda device: 1)
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: model_bytes(setup))
     assert stack_size(setup, CPU) == 1
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: model_bytes(setup) - 1)
+    needed = f"trains in {model_bytes(setup):,} bytes, and {model_bytes(setup) - 1:,} are free"
+    with pytest.raises(ConfigError, match=needed):
+        stack_size(setup, CPU)
 
 
 def test_a_model_that_blows_up_is_seen_in_its_curve_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     setup = config(beta=(1.0, 2.0))
-    clean, curves = train(setup, Stack((0.0,), (0,), setup.beta), CPU, Silent())
+    clean = train(setup, Stack((0.0,), (0,), setup.beta), CPU, Silent())
     initial = StackedVAE.initial
 
     def poisoned(setup: SweepConfig, seeds: torch.Tensor) -> StackedVAE:
@@ -173,7 +182,8 @@ def test_a_model_that_blows_up_is_seen_in_its_curve_alone(
         return vae
 
     monkeypatch.setattr(StackedVAE, "initial", poisoned)
-    hurt, with_bad = train(setup, Stack((0.0,), (0,), setup.beta), CPU, Silent())
-    assert torch.equal(with_bad.loss[0], curves.loss[0])
-    assert torch.equal(hurt.slot(0).flat, clean.slot(0).flat)
-    assert not torch.isfinite(with_bad.loss[1]).any()
+    hurt = train(setup, Stack((0.0,), (0,), setup.beta), CPU, Silent())
+    assert torch.equal(hurt.curves.loss[0], clean.curves.loss[0])
+    assert torch.equal(hurt.vae.slot(0).flat, clean.vae.slot(0).flat)
+    assert not torch.isfinite(hurt.curves.loss[1]).any()
+    assert hurt.stopped.tolist() == [0, 1]

@@ -17,9 +17,9 @@ from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.model import StackedVAE
 from vaekit.objective import latent_noise
+from vaekit.stack import Stack
 from vaekit.state import BETA1, BETA2, EPSILON, State, initial_state
 from vaekit.step import ReferenceStep, TorchStep, TritonStep
-from vaekit.train import Stack
 from vaekit_kernels import Draw, Stream, float_ids
 
 pytestmark = pytest.mark.interpret

@@ -1,6 +1,7 @@
 """The `vaekit` command: parses, calls, prints.
 
-Exit codes: 0 done, 1 the run failed, 2 a mistake in use (one line says which), 130 interrupted.
+Exit codes: 0 done, 1 the run failed, 2 a mistake in use (one line says which), 130 or 143
+interrupted by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,12 +11,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 import click
 
 from vaekit import __version__
 from vaekit.config import PRESETS, ConfigError, SweepConfig, allowed
+from vaekit.errors import RunError
+from vaekit.interrupt import Interrupted, Interrupts
+
+if TYPE_CHECKING:
+    from vaekit.launch import Launcher
+    from vaekit.sweep import OnDiverge
 
 PREDICT_FIELDS = ("mu", "grid", "tile", "noise_variance", "decoder_variance", "generator")
 
@@ -68,6 +75,26 @@ def cli() -> None:
 @_options(name for name in SweepConfig.model_fields if name != "preset")
 @click.option("--out", metavar="DIR", help="The run directory.  [default: runs/<time>-<preset>]")
 @click.option("--overwrite", is_flag=True, help="Replace what is in the run directory.")
+@click.option(
+    "--on-diverge",
+    metavar="keep|fail",
+    default="keep",
+    help="Go on without a model that is not finite, or fail.  [default: keep]",
+)
+@click.option(
+    "--checkpoint-seconds",
+    metavar="NUMBER",
+    type=float,
+    default=60.0,
+    help="Time between two checkpoints of a training.  [default: 60]",
+)
+@click.option(
+    "--launcher",
+    metavar="local|ray",
+    default="local",
+    help="Run the parts of the sweep here, or on Ray's workers (vaekit[ray]).  [default: local]",
+)
+@click.option("--address", metavar="ADDRESS", help="A Ray cluster; without it Ray starts here.")
 @click.pass_obj
 def sweep(
     arguments: list[str],
@@ -76,13 +103,18 @@ def sweep(
     file: str | None,
     out: str | None,
     overwrite: bool,
+    on_diverge: OnDiverge,
+    checkpoint_seconds: float,
+    launcher: Launcher,
+    address: str | None,
     **fields: str | None,
 ) -> None:
     """Train and measure every (mu, beta, seed) and write a report.
 
     Starts from a preset or a file; every other option replaces one field. With neither, CUDA takes
     the preset post and a CPU takes laptop. Lists are written with commas: --mu 0,1,2. The last
-    line printed is the path of the report.
+    line printed is the path of the report. A run that was interrupted goes on where it was when it
+    is given its --out again.
     """
     if preset is not None and file is not None:
         raise click.UsageError("--preset and --config exclude each other")
@@ -99,16 +131,27 @@ def sweep(
     from vaekit.progress import progress_for
     from vaekit.sweep import run_sweep
 
-    with progress_for(sys.stderr) as progress:
+    interrupts = Interrupts()
+    with interrupts.listening(), progress_for(sys.stderr) as progress:
         if reason:
             progress.note(reason)
-        dataset = run_sweep(
-            config,
-            directory,
-            overwrite=overwrite,
-            command=shlex.join(["vaekit", *arguments]),
-            progress=progress,
-        )
+        try:
+            dataset = run_sweep(
+                config,
+                directory,
+                overwrite=overwrite,
+                command=shlex.join(["vaekit", *arguments]),
+                progress=progress,
+                interrupts=interrupts,
+                launcher=launcher,
+                address=address,
+                on_diverge=on_diverge,
+                checkpoint_seconds=checkpoint_seconds,
+            )
+        except Interrupted:
+            again = ["vaekit", *arguments, *([] if out else ["--out", str(directory)])]
+            progress.note(f"what is done is kept; to go on: {shlex.join(again)}")
+            raise
     status = dataset["status"].values.ravel().tolist()
     counts = ", ".join(f"{status.count(kind)} {kind}" for kind in sorted(set(status)))
     click.echo(f"{len(status)} models: {counts}", err=True)
@@ -241,7 +284,9 @@ def run(arguments: Sequence[str]) -> int:
         return _complain(str(mistake), 2)
     except click.Abort:
         return _complain("interrupted", 130)
-    except (OSError, MemoryError) as failure:
+    except Interrupted as asked:
+        return _complain(f"interrupted ({asked})", 128 + asked.number)
+    except (OSError, MemoryError, RunError) as failure:
         return _complain(f"the run failed: {str(failure) or type(failure).__name__}", 1)
     return code if isinstance(code, int) else 0
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 import torch
 
 from vaekit.config import ConfigError
@@ -35,13 +36,19 @@ def resolve_device(name: str) -> torch.device:
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes of memory that the device has in all, used or not (8 GiB where it cannot be told)."""
+    """Bytes of memory that the device has in all, used or not."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        return int(meminfo.read_text().split()[1]) * 1024
-    return 8 * 1024**3
+    return int(psutil.virtual_memory().total)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes of memory that a new allocation on the device could have."""
+    if device.type == "cuda":
+        # What torch holds and does not use is free to us, and not to the driver.
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserved
+    return int(psutil.virtual_memory().available)
 
 
 def synchronize(device: torch.device) -> None:

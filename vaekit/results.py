@@ -117,6 +117,9 @@ SCHEMA: dict[str, Variable] = {
         ("mu",), "float64", "1", "beta above which the collapsed state is stable, in theory"
     ),
     "status": Variable(_CELL, "str", "1", "ok, collapsed (no active unit) or diverged"),
+    "diverged_at": Variable(
+        _CELL, "int64", "steps", "first step whose loss or gradient was not finite; 0 if none was"
+    ),
     "loss_curve": Variable(_CURVE, "float64", "nats", "training loss, mean over the window"),
     "kl_curve": Variable(_CURVE, "float64", "nats", "KL in training, mean over the window"),
     "nll_curve": Variable(

@@ -5,33 +5,38 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import xarray as xr
 
 from vaekit import results, theory
-from vaekit.config import SweepConfig
+from vaekit.config import ConfigError, SweepConfig
 from vaekit.engine import engine_name
 from vaekit.evaluate import (
+    Arrays,
     as_pictures,
     evaluate_baseline,
-    evaluate_stack,
     example_images,
-    model_pictures,
     reconstruction_inputs,
 )
 from vaekit.files import write_whole
+from vaekit.interrupt import Interrupts
+from vaekit.journal import INTERVAL_SECONDS, Journal
+from vaekit.launch import Launcher, Work, check_launcher, local, on_ray
 from vaekit.machine import device_name, resolve_device, threads, versions
-from vaekit.model import StackedVAE
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
-from vaekit.train import Stack, curve_steps, plan, stack_size, train
+from vaekit.rundir import CONFIG, inspect
+from vaekit.shard import PICTURES
+from vaekit.stack import Stack, plan, stack_size
+from vaekit.train import curve_steps
+
+OnDiverge = Literal["keep", "fail"]
 
 
 def run_sweep(
@@ -41,49 +46,86 @@ def run_sweep(
     overwrite: bool = False,
     command: str = "vaekit.run_sweep",
     progress: Progress | None = None,
+    interrupts: Interrupts | None = None,
+    launcher: Launcher = "local",
+    address: str | None = None,
+    on_diverge: OnDiverge = "keep",
+    checkpoint_seconds: float = INTERVAL_SECONDS,
 ) -> xr.Dataset:
     """Train and measure every model of a sweep and write the run directory.
 
     The directory gets config.toml (first), results.nc, figures/*.png and report.html, each file
-    whole or not at all. With `overwrite`, the earlier run stays in place until the new one is done.
+    whole or not at all. A run that was interrupted goes on where it was, to the same bits; one
+    that is finished is left as it is. With `overwrite`, an earlier run stays in place until the new
+    one is done.
 
     Args:
         config: the sweep.
-        out: the run directory; must be new or empty unless `overwrite`.
+        out: the run directory: new, empty, or holding a run of this configuration, unless
+            `overwrite`.
         overwrite: replace what is in `out`.
         command: how the run was started, for the record.
         progress: is told how the work goes.
+        interrupts: how the process may be asked to leave; by default it is not.
+        launcher: where shards run, in this process or on Ray's workers.
+        address: of a Ray cluster; None starts Ray on this machine.
+        on_diverge: go on without a model that is not finite, or fail.
+        checkpoint_seconds: time between two checkpoints of a training; more where writing one is
+            slow.
 
     Returns:
         The dataset, as `open_results(out)` would read it.
 
     Raises:
-        ConfigError: the device asked for is not there, or the engine cannot run on it.
-        FileExistsError: `out` holds something and `overwrite` is not set.
+        ConfigError: the device, engine or launcher asked for cannot run here, or a model does not
+            fit in memory.
+        FileExistsError: `out` holds something else, or a run of another configuration.
+        BusyError: another process works in `out`.
+        DivergedError: a model diverged and `on_diverge` is "fail".
+        Interrupted: the process was asked to leave; what was done is kept.
     """
     device = resolve_device(config.device)
-    engine_name(config, device)  # before anything is written
-    out = Path(out)
-    occupied = out.exists() and (not out.is_dir() or any(out.iterdir()))
-    if occupied and not overwrite:
+    engine_name(config, device)  # these three before anything is written
+    check_launcher(launcher)
+    size = stack_size(config, device)
+    if on_diverge not in get_args(OnDiverge):
+        raise ConfigError("on_diverge", on_diverge, ", ".join(get_args(OnDiverge)))
+    if not checkpoint_seconds >= 0:
+        raise ConfigError("checkpoint_seconds", checkpoint_seconds, "a number of 0 or more")
+    out, progress = Path(out), progress or Silent()
+    found = inspect(out, config)
+    if overwrite:
+        # An earlier run is replaced by a finished one only, so nothing is lost before.
+        work = out if found.state in {"new", "unfinished"} else out.with_name(f".{out.name}.new")
+        if work != out and inspect(work, config).state not in {"new", "unfinished"}:
+            shutil.rmtree(work)
+    elif found.state == "finished":
+        progress.note(f"{out} holds this run, finished: there is nothing to do")
+        return results.open_results(out)
+    elif found.problem:
         raise FileExistsError(
-            f"out: {out} is not empty; allowed: a new or empty directory, or overwrite"
+            f"out: {out} {found.problem}; allowed: a new or empty directory, or overwrite"
         )
-    # An earlier run is replaced by a finished one only, so an interrupted overwrite loses nothing.
-    work = out.with_name(f".{out.name}.new") if occupied else out
-    if occupied and work.exists():
-        shutil.rmtree(work)
-    work.mkdir(parents=True, exist_ok=True)
-    write_whole(work / "config.toml", config.to_toml())
+    else:
+        work = out
 
-    progress = progress or Silent()
-    with threads(config.threads), fast_products(device):
-        dataset = _measure(config, device, command, progress)
-    progress.stage("report", 1, "page")
-    results.save(dataset, work / "results.nc")
-    write_report(dataset, work)
-    progress.advance(1)
-    if occupied:
+    journal = Journal(work, config, versions(), progress.note, checkpoint_seconds)
+    with journal.lock():
+        if inspect(work, config).state == "finished":  # by the process that held the lock
+            return results.open_results(work)
+        write_whole(work / CONFIG, config.to_toml())
+        count = config.threads or torch.get_num_threads()
+        job = Work(config, work, count, fail_on_divergence=on_diverge == "fail")
+        with threads(count), fast_products(device):
+            dataset = _measure(
+                job, size, journal, command, progress, interrupts or Interrupts(), launcher, address
+            )
+        progress.stage("report", 1, "page")
+        results.save(dataset, work / "results.nc")
+        write_report(dataset, work)
+        progress.advance(1)
+        journal.clear()
+    if work != out:
         _replace(out, work)
     return dataset
 
@@ -100,47 +142,60 @@ def _replace(out: Path, work: Path) -> None:
 
 
 def _measure(
-    config: SweepConfig, device: torch.device, command: str, progress: Progress
+    job: Work,
+    size: int,
+    journal: Journal,
+    command: str,
+    progress: Progress,
+    interrupts: Interrupts,
+    launcher: Launcher,
+    address: str | None,
 ) -> xr.Dataset:
-    """Train and measure the stacks one after another; return the dataset with its provenance."""
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
-
-    size = stack_size(config, device)
-    stacks = plan(config, size)
+    """Train and measure the shards that are not done; return the dataset with its provenance."""
+    config, device = job.config, resolve_device(job.config.device)
+    stacks = journal.plan(lambda: plan(config, size))
     models = sum(stack.models for stack in stacks)
     progress.note(
         f"{models} models ({len(config.mu)} mu x {len(config.beta)} beta x {config.seeds} seeds) "
         f"of {config.steps} steps, {stacks[0].models} at once, on {device_name(device)}"
     )
-    arrays: dict[str, np.ndarray] = {}
+    progress.stage("train and measure", models * config.steps, "model-steps")
+    done: dict[int, Arrays] = {}
+    for index, stack in enumerate(stacks):
+        measured = journal.finished(index, stack)
+        if measured is not None:
+            done[index] = measured
+            progress.advance(stack.models * config.steps)
+    if done:
+        progress.note(f"going on with a run of which {len(done)} of {len(stacks)} parts are done")
+    left = [(index, stack) for index, stack in enumerate(stacks) if index not in done]
+    running = (
+        on_ray(job, left, progress, interrupts, address)
+        if launcher == "ray"
+        else local(job, left, progress, interrupts, journal)
+    )
+    for index, measured in running:
+        journal.finish(index, stacks[index], measured)
+        done[index] = measured
+
+    arrays: Arrays = {}
     pictures = example_images(config) | {
         "reconstruction_input": as_pictures(config, reconstruction_inputs(config))
     }
-    progress.stage("train and measure", models * config.steps, "model-steps")
-    for stack in stacks:
-        with timed("train"):
-            vae, curves = train(config, stack, device, progress)
-        with timed("measure"):
-            measured = evaluate_stack(vae, config, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
-            measured |= {
-                "loss_curve": curves.loss.numpy(),
-                "kl_curve": curves.kl.numpy(),
-                "nll_curve": curves.nll.numpy(),
-            }
-            bad = ~torch.isfinite(curves.loss).all(dim=1).numpy()
-            measured["status"] = np.where(bad, "diverged", measured["status"])
-            _store(arrays, measured, config, stack)
-            _store_pictures(pictures, vae, config, stack)
+    seconds = {"train": 0.0, "measure": 0.0}
+    for index, stack in enumerate(stacks):
+        measured = dict(done[index])
+        for stage in seconds:
+            seconds[stage] += float(measured.pop(f"seconds_{stage}"))
+        _store_pictures(pictures, {name: measured.pop(name) for name in PICTURES}, config, stack)
+        bad = (measured["diverged_at"] > 0) | ~np.isfinite(measured["loss_curve"]).all(axis=1)
+        measured["status"] = np.where(bad, "diverged", measured["status"])
+        _store(arrays, measured, config, stack)
     progress.stage("baseline", config.baseline_seeds, "networks")
-    with timed("baseline"):
-        arrays |= evaluate_baseline(config, device)
-        progress.advance(config.baseline_seeds)
+    begun = time.perf_counter()
+    arrays |= evaluate_baseline(config, device)
+    seconds["baseline"] = time.perf_counter() - begun
+    progress.advance(config.baseline_seeds)
     return results.build(
         config,
         {**arrays, **pictures, **_theory(config), "step": np.array(curve_steps(config))},
@@ -153,7 +208,7 @@ def _measure(
             "seconds": json.dumps({stage: round(value, 3) for stage, value in seconds.items()}),
             "seconds_total": sum(seconds.values()),
             "stack": stacks[0].models,
-            "threads": torch.get_num_threads(),
+            "threads": job.threads,
             "vaekit_version": versions()["vaekit"],
             "versions": json.dumps(versions()),
         },
@@ -190,22 +245,17 @@ def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
     }
 
 
-def _store_pictures(
-    pictures: dict[str, np.ndarray], vae: StackedVAE, config: SweepConfig, stack: Stack
-) -> None:
+def _store_pictures(pictures: Arrays, drawn: Arrays, config: SweepConfig, stack: Stack) -> None:
     """Put the pictures of the first seed's models into arrays [mu, beta, ...]."""
-    inputs = reconstruction_inputs(config).to(vae.flat.device)
-    rows = [config.mu.index(mu) for mu in stack.mu]
-    drawn = model_pictures(vae, config, inputs[rows].repeat_interleave(len(stack.beta), dim=0))
     betas = [config.beta.index(beta) for beta in stack.beta]
     for name, values in drawn.items():
         blocks = values.reshape(len(stack.mu), len(stack.beta), *values.shape[1:])
         if name not in pictures:
             shape = (len(config.mu), len(config.beta), *values.shape[1:])
             pictures[name] = np.empty(shape, dtype=values.dtype)
-        for row, seed, block in zip(rows, stack.seeds, blocks, strict=True):
+        for mu, seed, block in zip(stack.mu, stack.seeds, blocks, strict=True):
             if seed == config.first_seed:
-                pictures[name][row, betas] = block
+                pictures[name][config.mu.index(mu), betas] = block
 
 
 def _store(

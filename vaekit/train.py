@@ -6,48 +6,24 @@ drawn once a stream and shared by its betas.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from vaekit.block import BLOCK_STEPS, Labels, make_block
+from vaekit.block import BLOCK_STEPS, make_block
+from vaekit.checkpoint import Array
 from vaekit.config import SweepConfig
 from vaekit.engine import make_step
-from vaekit.machine import synchronize, total_memory
-from vaekit.model import Architecture, StackedVAE
+from vaekit.errors import DivergedError
+from vaekit.keeper import Keeper
+from vaekit.machine import synchronize
+from vaekit.model import StackedVAE
 from vaekit.products import fast_products
 from vaekit.progress import Progress
-from vaekit.state import initial_state
-
-# On a CPU a stack of about this many models keeps its state in cache and is quickest per model.
-CPU_STACK = 11
-MEMORY_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Stack:
-    """The models trained in one pass: every beta of `beta` on every stream (mu, seed)."""
-
-    mu: tuple[float, ...]
-    seeds: tuple[int, ...]
-    beta: tuple[float, ...]
-
-    @property
-    def models(self) -> int:
-        """Number of models, S K."""
-        return len(self.mu) * len(self.beta)
-
-    def labels(self, device: torch.device) -> Labels:
-        """Put what tells the models apart onto a device."""
-        stream_seeds = torch.tensor(self.seeds, dtype=torch.int64, device=device)
-        beta = torch.tensor(self.beta * len(self.mu), dtype=torch.float32, device=device)
-        return Labels(
-            mu=torch.tensor(self.mu, dtype=torch.float32, device=device),
-            stream_seeds=stream_seeds,
-            seeds=stream_seeds.repeat_interleave(len(self.beta)),
-            beta=beta,
-        )
+from vaekit.stack import Stack
+from vaekit.state import State, initial_state
 
 
 @dataclass(frozen=True)
@@ -59,41 +35,19 @@ class Curves:
     loss: Tensor
 
 
-def model_bytes(config: SweepConfig) -> int:
-    """Bytes that one model trains in: parameters, gradient, two moments, activations, noise."""
-    architecture = Architecture.of(config)
-    activations = 2 * sum(size for _, size in architecture.sizes) + 2 * config.pixels
-    noise = BLOCK_STEPS * (config.pixels + config.latents)
-    return 4 * (4 * architecture.parameters + config.batch * (activations + noise))
+@dataclass(frozen=True)
+class Training:
+    """What a training came to.
 
-
-def stack_size(config: SweepConfig, device: torch.device) -> int:
-    """Choose how many models train in one pass.
-
-    `config.stack` if given, else what is quickest: about `CPU_STACK` models on a CPU, all of them
-    on CUDA; and in either case no more than half of the device's memory holds. It rests on the
-    total memory, not on what is free, so the same machine always makes the same stacks.
+    Attributes:
+        vae: the models.
+        curves: of their losses.
+        stopped: the step at which each model diverged, int64 [M]; 0 if it did not.
     """
-    models = len(config.mu) * len(config.beta) * config.seeds
-    wanted = config.stack or (models if device.type == "cuda" else CPU_STACK)
-    fits = int(total_memory(device) * MEMORY_SHARE) // model_bytes(config)
-    return max(1, min(wanted, fits, models))
 
-
-def plan(config: SweepConfig, size: int) -> list[Stack]:
-    """Split a sweep into stacks of at most `size` models, whole streams together where they fit."""
-    streams = [(mu, seed) for mu in config.mu for seed in config.seed_values]
-    chunk = max(1, size // len(config.beta))
-    width = min(size, len(config.beta))
-    return [
-        Stack(
-            mu=tuple(mu for mu, _ in streams[first : first + chunk]),
-            seeds=tuple(seed for _, seed in streams[first : first + chunk]),
-            beta=config.beta[start : start + width],
-        )
-        for first in range(0, len(streams), chunk)
-        for start in range(0, len(config.beta), width)
-    ]
+    vae: StackedVAE
+    curves: Curves
+    stopped: Tensor
 
 
 def curve_steps(config: SweepConfig) -> list[int]:
@@ -103,37 +57,92 @@ def curve_steps(config: SweepConfig) -> list[int]:
 
 
 def train(
-    config: SweepConfig, stack: Stack, device: torch.device, progress: Progress
-) -> tuple[StackedVAE, Curves]:
-    """Train every model of a stack from its initial weights.
+    config: SweepConfig,
+    stack: Stack,
+    device: torch.device,
+    progress: Progress,
+    keeper: Keeper | None = None,
+    *,
+    fail_on_divergence: bool = False,
+) -> Training:
+    """Train every model of a stack, from its initial weights or from where it was stopped.
 
     Args:
         config: steps, batch, objective and optimiser.
         stack: the models.
         device: where.
         progress: is told of every block of steps, in model-steps.
+        keeper: keeps checkpoints, and knows when to leave.
+        fail_on_divergence: raise as soon as a model is seen to be not finite.
 
     Returns:
-        The trained stack and its curves.
+        The trained stack, its curves, and the steps at which models diverged.
+
+    Raises:
+        DivergedError: a model diverged and `fail_on_divergence` is set.
+        Interrupted: the process was asked to leave; a checkpoint has been committed.
     """
+    keeper = keeper or Keeper()
     labels = stack.labels(device)
-    step = make_step(config, initial_state(config, labels.seeds), streams=len(stack.mu))
-    block = make_block(config, labels, step)
-    ends = set(curve_steps(config))
+    state = initial_state(config, labels.seeds)
+    ends = curve_steps(config)
+    # Sums over the window at hand, and means over the windows that are complete.
     window = torch.zeros(3, stack.models, device=device)
-    points: list[Tensor] = []
-    start = 0
-    with torch.no_grad(), fast_products(device):
-        for first in range(1, config.steps + 1, BLOCK_STEPS):
+    curves = torch.full((len(ends), 3, stack.models), torch.nan, device=device)
+    done = _restore(keeper.load(stack), state, window, curves)
+    step = make_step(config, state, streams=len(stack.mu))
+    block = make_block(config, labels, step)
+
+    def commit(t: int) -> None:
+        tensors = step.save().tensors() | {"window": window, "curves": curves}
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        keeper.save(stack, t, arrays)
+
+    progress.advance(done * stack.models)
+    with torch.no_grad(), fast_products(device), keeper.interrupts.defer():
+        # Blocks begin where they would have begun in a run that was never stopped.
+        for first in range(done + 1, config.steps + 1, BLOCK_STEPS):
             steps = range(first, min(first + BLOCK_STEPS, config.steps + 1))
             for t, terms in zip(steps, block(steps), strict=True):
                 window += terms
-                if t in ends:
-                    points.append(window / (t - start))
-                    window = torch.zeros_like(window)
-                    start = t
+                point = bisect_left(ends, t)
+                if t == ends[point]:
+                    begin = ends[point - 1] if point else 0
+                    curves[point] = window / (t - begin)
+                    window.zero_()
                     # Progress is what the device has done, not what it has been asked for.
                     synchronize(device)
+                    if fail_on_divergence and state.stopped.any():
+                        raise DivergedError(_name(stack, state.stopped))
             progress.advance(len(steps) * stack.models)
-    curves = torch.stack(points, dim=-1).cpu()
-    return step.save().vae, Curves(nll=curves[0], kl=curves[1], loss=curves[2])
+            leaving = keeper.interrupts.asked is not None
+            if leaving or keeper.due() or steps.stop > config.steps:
+                commit(steps.stop - 1)
+            keeper.interrupts.leave_if_asked()
+    final = step.save()
+    nll, kl, loss = curves.cpu().unbind(dim=1)
+    return Training(final.vae, Curves(nll.T, kl.T, loss.T), final.stopped.cpu())
+
+
+def _restore(
+    found: tuple[int, dict[str, Array]] | None, state: State, window: Tensor, curves: Tensor
+) -> int:
+    """Take up a checkpoint, if there is one; return the last step that was done."""
+    if found is None:
+        return 0
+    step, arrays = found
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    window.copy_(tensors.pop("window"))
+    curves.copy_(tensors.pop("curves"))
+    state.load(tensors)
+    return step
+
+
+def _name(stack: Stack, stopped: Tensor) -> str:
+    """Name the models that diverged, and when."""
+    models = zip(stack.cells(), stopped.tolist(), strict=True)
+    return "diverged: " + "; ".join(
+        f"mu = {mu:g}, beta = {beta:g}, seed = {seed} at step {step}"
+        for (mu, seed, beta), step in models
+        if step
+    )

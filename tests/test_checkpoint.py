@@ -1,0 +1,288 @@
+"""Checkpoints: what is read is what was written, or it is refused and the one before it is read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from vaekit import checkpoint
+from vaekit.checkpoint import CheckpointError
+
+ABOUT = {"config": {"steps": 3}, "mu": [0.0]}
+VERSIONS = {"vaekit": "0"}
+
+
+def arrays(value: float = 1.0) -> dict[str, np.ndarray]:
+    return {
+        "weights": np.full((3, 5), value, np.float32),
+        "steps": np.array(7),
+        "alive": np.array([True, False]),
+        "empty": np.zeros((0, 2)),
+    }
+
+
+def write(directory: Path, step: int) -> None:
+    checkpoint.write(directory, "part", step, arrays(float(step)), about=ABOUT, versions=VERSIONS)
+
+
+def read(directory: Path, about: dict | None = None) -> tuple[int | None, list[str]]:
+    """Return the step found, after holding its arrays to what was written, and the complaints."""
+    complaints: list[str] = []
+    found = checkpoint.read(
+        directory, "part", about=about or ABOUT, damaged=lambda error: complaints.append(str(error))
+    )
+    if found is None:
+        return None, complaints
+    step, held = found
+    expected = arrays(float(step))
+    assert held.keys() == expected.keys()
+    for name, array in expected.items():
+        assert held[name].dtype == array.dtype
+        assert np.array_equal(held[name], array)
+    return step, complaints
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    assert read(tmp_path) == (None, [])
+    assert read(tmp_path / "absent") == (None, [])
+    write(tmp_path, 8)
+    assert read(tmp_path) == (8, [])
+
+
+def test_the_two_newest_are_kept(tmp_path: Path) -> None:
+    for step in (8, 16, 80, 1000):
+        write(tmp_path, step)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "part-000000000080.json",
+        "part-000000000080.safetensors",
+        "part-000000001000.json",
+        "part-000000001000.safetensors",
+    ]
+    assert read(tmp_path) == (1000, [])
+    checkpoint.remove(tmp_path, "part")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    step, complaints = read(tmp_path, {"config": {"steps": 4}, "mu": [0.0]})
+    assert step is None
+    assert "belongs to another run" in complaints[0]
+
+
+def test_two_hundred_of_two_hundred_bit_flips_are_seen(tmp_path: Path) -> None:
+    """Anywhere in either file; the checkpoint before it is used each time, and named is the bad."""
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    files = [tmp_path / f"part-000000000016{suffix}" for suffix in (".safetensors", ".json")]
+    rng = np.random.default_rng(0)
+    for number in range(200):
+        file = files[number % 2]
+        content = bytearray(file.read_bytes())
+        place = int(rng.integers(len(content)))
+        content[place] ^= 1 << int(rng.integers(8))
+        before = file.read_bytes()
+        file.write_bytes(content)
+        found = checkpoint.read(tmp_path, "part", about=ABOUT, damaged=lambda _: None)
+        assert found is not None
+        assert found[0] == 8, f"bit flip {number} was not seen"
+        file.write_bytes(before)
+    assert read(tmp_path) == (16, [])
+
+
+@pytest.mark.parametrize("kept", [0, 1, 7, 100, -1])
+@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
+def test_a_file_that_was_cut_short_is_named_and_passed_over(
+    tmp_path: Path, suffix: str, kept: int
+) -> None:
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    file = tmp_path / f"part-000000000016{suffix}"
+    file.write_bytes(file.read_bytes()[:kept])
+    step, complaints = read(tmp_path)
+    assert step == 8
+    assert "part-000000000016" in complaints[0]
+
+
+def rewrite(path: Path, changes: dict) -> None:
+    """Change a manifest, and its checksum with it where it still is a manifest."""
+    manifest = json.loads(path.read_text())["manifest"] | changes
+    try:
+        sha256 = checkpoint.Manifest.model_validate(manifest).checksum()
+    except ValidationError:
+        sha256 = "0" * 64
+    path.write_text(json.dumps({"manifest": manifest, "sha256": sha256}))
+
+
+def replace_tensors(directory: Path, content: bytes) -> None:
+    """Put other content in the place of the tensors, with a manifest that vouches for it."""
+    file = directory / "part-000000000016.safetensors"
+    file.write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    rewrite(file.with_suffix(".json"), {"size": len(content), "sha256": sha256})
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return os.mkdir, ("exploded",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pickle.dumps(Bomb()),
+        b"",
+        b"\xff" * 64,
+        (2**62).to_bytes(8, "little") + b"{}",  # a header of four exabytes
+        (60).to_bytes(8, "little")
+        + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}     ',
+    ],
+    ids=["pickle", "empty", "noise", "huge-header", "offsets-beyond-the-end"],
+)
+def test_content_that_is_not_tensors_is_refused_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    replace_tensors(tmp_path, content)
+    step, complaints = read(tmp_path)
+    assert step == 8
+    assert "not a safetensors file" in complaints[0]
+    assert not (tmp_path / "exploded").exists()
+
+
+def test_other_tensors_than_the_manifest_says_are_refused(tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    write(tmp_path, 16)
+    replace_tensors(tmp_path, save({"weights": np.zeros(2**10, np.float32)}))
+    step, complaints = read(tmp_path)
+    assert step is None
+    assert "other tensors" in complaints[0]
+
+
+def test_names_with_paths_in_them_stay_names(tmp_path: Path) -> None:
+    """A manifest names no files, so there is nothing to traverse; a tensor's name is a key."""
+    write(tmp_path, 16)
+    path = tmp_path / "part-000000000016.json"
+    tensors = json.loads(path.read_text())["manifest"]["tensors"]
+    tensors["../../escaped"] = tensors.pop("weights")
+    rewrite(path, {"tensors": tensors})
+    step, complaints = read(tmp_path)
+    assert step is None
+    assert "other tensors" in complaints[0]
+    assert {file.parent for file in tmp_path.rglob("*")} == {tmp_path}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+    ),
+)
+FIELDS = st.sampled_from(["format", "step", "about", "versions", "size", "sha256", "tensors", "x"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(changes=st.dictionaries(FIELDS, JSON, min_size=1, max_size=3))
+def test_no_manifest_raises_anything_but_a_complaint(
+    changes: dict, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("manifest")
+    write(directory, 16)
+    path = directory / "part-000000000016.json"
+    before = json.loads(path.read_text())["manifest"]
+    rewrite(path, changes)
+    step, complaints = read(directory)
+    assert (step == 16) is (not complaints)
+    # The versions are a record: with a checksum that vouches for them, others are as good.
+    changed = {key for key, value in changes.items() if before.get(key) != value}
+    assert step is None or changed <= {"versions"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=400))
+def test_no_bytes_in_a_manifests_place_raise_anything_but_a_complaint(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("manifest")
+    write(directory, 16)
+    (directory / "part-000000000016.json").write_bytes(content)
+    step, complaints = read(directory)
+    assert step is None
+    assert len(complaints) == 1
+
+
+class Faulty:
+    """A function whose n-th call fails."""
+
+    def __init__(self, real: Callable, fault: int, error: OSError) -> None:
+        self.real, self.fault, self.error = real, fault, error
+        self.count = 0
+
+    def __call__(self, *arguments: object, **named: object) -> object:
+        self.count += 1
+        if self.count == self.fault:
+            raise self.error
+        return self.real(*arguments, **named)
+
+    def __get__(self, instance: object, owner: type) -> Callable:
+        """Bind as a method, for a class's function."""
+        return partial(self, instance)
+
+
+CALLS = {
+    "open": (os, "open"),
+    "write": (Path, "write_bytes"),
+    "fsync": (os, "fsync"),
+    "rename": (Path, "replace"),
+}
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_fault_at_any_call_keeps_what_was_there(tmp_path: Path, call: str, error: int) -> None:
+    """The n-th open, write, fsync or rename fails, for every n that a checkpoint makes."""
+    write(tmp_path, 8)
+    place, name = CALLS[call]
+    real = getattr(place, name)
+    for fault in range(1, 20):
+        faulty = Faulty(real, fault, OSError(error, os.strerror(error)))
+        with mock.patch.object(place, name, faulty), suppress(OSError):
+            write(tmp_path, 8 + fault)
+        step, complaints = read(tmp_path)
+        # The one before, or the new one where only the last flush failed: whole in either case.
+        assert step in {8 + fault, 8 + fault - 1}
+        assert not complaints
+        assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
+        if faulty.count < fault:
+            break
+        write(tmp_path, 8 + fault)
+    assert 1 < fault < 19
+
+
+def test_a_manifest_of_another_step_or_format_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 16)
+    path = tmp_path / "part-000000000016.json"
+    good = path.read_text()
+    for change in ({"step": 17}, {"format": 2}, {"size": -1}, {"more": 1}):
+        path.write_text(good)
+        rewrite(path, change)
+        assert read(tmp_path)[0] is None
+    error = CheckpointError(path, "is bad")
+    assert str(error) == f"{path}: is bad"

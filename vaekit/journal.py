@@ -1,0 +1,213 @@
+"""What an unfinished run has done so far: `progress/` in its directory.
+
+    lock                     held by the process that works here
+    plan.json                the shards, as they were cut when the run began
+    training-<shard>-<step>  checkpoints of a shard in training (see `checkpoint`)
+    shard-<shard>-<step>     what was measured of a shard that is done
+
+The noise is a function of its labels, so a shard that is taken up at a checkpoint ends in the same
+bits as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from vaekit import checkpoint
+from vaekit.checkpoint import Array, CheckpointError
+from vaekit.config import SweepConfig
+from vaekit.errors import BusyError
+from vaekit.files import write_whole
+from vaekit.interrupt import Interrupts
+from vaekit.keeper import Keeper
+from vaekit.results import STATUSES
+from vaekit.stack import Stack
+
+FOLDER = "progress"
+# A checkpoint a minute, or less often where writing one takes more than a second or so: at most
+# about 2 % of the time goes into it.
+INTERVAL_SECONDS = 60.0
+COST_SHARE = 0.02
+
+
+class _Shard(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    mu: Annotated[tuple[float, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    beta: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class _Plan(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    shards: Annotated[list[_Shard], Field(min_length=1)]
+
+
+class DiskKeeper(Keeper):
+    """Keeps the checkpoints of one shard's training in a directory."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        name: str,
+        interrupts: Interrupts | None = None,
+    ) -> None:
+        super().__init__(interrupts)
+        self.journal, self.name = journal, name
+        self.started = self.last = time.monotonic()
+        self.cost = 0.0
+
+    def part(self, index: int) -> Keeper:
+        """See `Keeper`."""
+        return DiskKeeper(self.journal, f"{self.name}.{index}", self.interrupts)
+
+    def load(self, stack: Stack) -> tuple[int, dict[str, Array]] | None:
+        """See `Keeper`."""
+        found = self.journal.read(self.name, stack)
+        if found is None:
+            return None
+        step, arrays = found
+        self.seconds = float(arrays.pop("seconds"))
+        return step, arrays
+
+    def due(self) -> bool:
+        """See `Keeper`."""
+        wait = max(self.journal.interval, self.cost / COST_SHARE)
+        return time.monotonic() - self.last >= wait
+
+    def save(self, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:
+        """See `Keeper`."""
+        begun = time.monotonic()
+        spent = np.array(self.seconds + begun - self.started)
+        self.journal.write(self.name, stack, step, {**arrays, "seconds": spent})
+        self.last = time.monotonic()
+        self.cost = self.last - begun
+
+
+class Journal:
+    """The files of an unfinished run."""
+
+    def __init__(
+        self,
+        out: Path,
+        config: SweepConfig,
+        versions: Mapping[str, str],
+        note: Callable[[str], None],
+        interval: float = INTERVAL_SECONDS,
+    ) -> None:
+        self.directory = out / FOLDER
+        self.config = config
+        self.versions = versions
+        self.note = note
+        self.interval = interval
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only process that works here.
+
+        Raises:
+            BusyError: another one is.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.directory / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BusyError(
+                f"out: another process works in {self.directory.parent}; allowed: to wait until it "
+                "is done, or another directory"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def plan(self, make: Callable[[], list[Stack]]) -> list[Stack]:
+        """Return the run's shards: as they were cut when it began, or else cut now and kept.
+
+        A plan rests on the memory that is free, and which models share a stack shows in the last
+        bit, so a run that goes on keeps the plan that it had.
+        """
+        path = self.directory / "plan.json"
+        if path.exists():
+            try:
+                found = _Plan.model_validate_json(path.read_bytes())
+            except (OSError, ValidationError):
+                self.note(f"{path}: damaged, so the run is planned anew")
+            else:
+                stacks = [Stack(shard.mu, shard.seeds, shard.beta) for shard in found.shards]
+                if _cells(stacks) == self._wanted():
+                    return stacks
+                self.note(f"{path}: holds other models, so the run is planned anew")
+        stacks = make()
+        shards = [_Shard(mu=s.mu, seeds=s.seeds, beta=s.beta) for s in stacks]
+        write_whole(path, _Plan(shards=shards).model_dump_json(indent=1))
+        return stacks
+
+    def keeper(self, index: int, interrupts: Interrupts) -> DiskKeeper:
+        """Keep checkpoints of a shard's training."""
+        return DiskKeeper(self, f"training-{index:05d}", interrupts)
+
+    def finished(self, index: int, stack: Stack) -> dict[str, Array] | None:
+        """Read what was measured of a shard, if it is done."""
+        found = self.read(f"shard-{index:05d}", stack)
+        if found is None or found[0] != self.config.steps:
+            return None
+        arrays = found[1]
+        arrays["status"] = np.array(STATUSES, dtype="U9")[arrays["status"]]
+        return arrays
+
+    def finish(self, index: int, stack: Stack, arrays: Mapping[str, Array]) -> None:
+        """Commit what was measured of a shard; its checkpoints are not needed any more."""
+        codes = [STATUSES.index(status) for status in arrays["status"].tolist()]
+        stored = {**arrays, "status": np.array(codes, dtype=np.int8)}
+        self.write(f"shard-{index:05d}", stack, self.config.steps, stored)
+        for path in list(self.directory.glob(f"training-{index:05d}*")):
+            path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete everything: the run is finished."""
+        shutil.rmtree(self.directory)
+
+    def read(self, name: str, stack: Stack) -> tuple[int, dict[str, Array]] | None:
+        """Read the newest whole checkpoint of a name that belongs to this run and stack."""
+
+        def damaged(error: CheckpointError) -> None:
+            self.note(f"{error}; the one before it is used, or the shard begins anew")
+
+        return checkpoint.read(self.directory, name, about=self._about(stack), damaged=damaged)
+
+    def write(self, name: str, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:
+        """Commit a checkpoint of a name."""
+        checkpoint.write(
+            self.directory, name, step, arrays, about=self._about(stack), versions=self.versions
+        )
+
+    def _about(self, stack: Stack) -> dict[str, Any]:
+        return {
+            "config": self.config.model_dump(mode="json", exclude={"preset"}),
+            "mu": list(stack.mu),
+            "seeds": list(stack.seeds),
+            "beta": list(stack.beta),
+        }
+
+    def _wanted(self) -> set[tuple[float, int, float]]:
+        config = self.config
+        return {(mu, s, b) for mu in config.mu for s in config.seed_values for b in config.beta}
+
+
+def _cells(stacks: list[Stack]) -> set[tuple[float, int, float]]:
+    return {
+        (mu, seed, beta)
+        for stack in stacks
+        for mu, seed in zip(stack.mu, stack.seeds, strict=False)
+        for beta in stack.beta
+    }
