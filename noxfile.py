@@ -56,6 +56,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Kill, interrupt and run for long, and print what came of it; then the same on Ray."""
+    session.install(*PINNED, "-e", ".[ray]", *TEST)
+    session.run("python", "-m", "bench.soak", *session.posargs)
+    session.run("python", "-m", "pytest", "-k", "ray", "tests/test_resume.py")
+
+
+@nox.session(default=False)
 def interpret(session: nox.Session) -> None:
     """Run the Triton kernels in the interpreter, on the CPU, against their torch definitions."""
     # A session of its own: a process either interprets Triton or compiles it, from import on. The

@@ -55,7 +55,7 @@ def config(**changes: object) -> SweepConfig:
 
 @pytest.fixture(scope="module", autouse=True)
 def plain_report() -> Iterator[None]:
-    """Write a page without figures: it is not what is tried here, and takes longer than the rest."""
+    """Write a page without figures: they are not what is tried here, and take the longest."""
 
     def page(dataset: xr.Dataset, out: Path) -> None:
         (out / "report.html").write_text("a page")
@@ -426,7 +426,8 @@ def test_ray_with_two_workers_one_of_them_killed_gives_the_local_result(
     ray = pytest.importorskip("ray", reason="the extra vaekit[ray] is not installed")
     out = tmp_path / "run"
     marker = tmp_path / "killed"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    path = {"env_vars": {"PYTHONPATH": os.pathsep.join(sys.path)}}  # the tree, as here
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=path)
     try:
         from vaekit import launch
 
