@@ -56,6 +56,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def oracles(session: nox.Session) -> None:
+    """Train linear models to the end and hold them against their closed forms (a minute)."""
+    session.install(*PINNED, "-e", ".", *TEST)
+    session.run("python", "-m", "pytest", "-m", "oracles", *session.posargs)
+
+
+@nox.session(default=False)
 def interpret(session: nox.Session) -> None:
     """Run the Triton kernels in the interpreter, on the CPU, against their torch definitions."""
     # A session of its own: a process either interprets Triton or compiles it, from import on.

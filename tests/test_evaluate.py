@@ -95,6 +95,18 @@ def test_a_whisper_of_a_code_is_collapsed_too() -> None:
     assert found["information"].tolist() == [0.0] * 4
 
 
+def test_a_collapsed_model_is_not_saved_by_sampling_its_code() -> None:
+    """A sample of a dead latent varies by 1; it is the mean that says whether a latent lives."""
+    setup = config(code="sample")
+    vae = perfect(setup)
+    vae.flat.zero_()
+    found = measure(vae, setup)
+    assert found["status"].tolist() == ["collapsed"] * 4
+    assert found["code_variance"].max() == 0.0
+    for name in ("recovery_r2", "grid_recovery_r2", "information", "active_units"):
+        assert found[name].tolist() == [0.0] * 4, name
+
+
 def test_no_model_holds_more_than_the_ceiling() -> None:
     setup = config(latents=4, evaluation_draws=30_000)
     vae = StackedVAE.initial(setup, torch.zeros(4, dtype=torch.int64))

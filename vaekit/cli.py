@@ -17,7 +17,15 @@ import click
 from vaekit import __version__
 from vaekit.config import PRESETS, ConfigError, SweepConfig, allowed
 
-PREDICT_FIELDS = ("mu", "grid", "tile", "noise_variance", "decoder_variance", "generator")
+PREDICT_FIELDS = (
+    "mu",
+    "grid",
+    "tile",
+    "noise_variance",
+    "decoder_variance",
+    "generator",
+    "likelihood",
+)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., None])
 
@@ -208,6 +216,7 @@ def predict(**fields: str | None) -> None:
             noise_variance=config.noise_variance,
             decoder_variance=config.decoder_variance,
             generator=config.generator,
+            likelihood=config.likelihood,
         )
         ceiling = information_ceiling(
             mu,

@@ -275,7 +275,7 @@ def _fresh_draws(
 ) -> _Draws:
     """Encode and decode `config.evaluation_draws` fresh noisy images of every stream."""
     streams, models = len(mu), vae.models
-    z_all, code_all = [], []
+    z_all, code_all, mean_all = [], [], []
     kl = torch.zeros(models, config.latents, dtype=torch.float64, device=mu.device)
     distortion = torch.zeros(models, dtype=torch.float64, device=mu.device)
     for index, first in enumerate(range(0, config.evaluation_draws, DRAW_ROWS)):
@@ -284,12 +284,13 @@ def _fresh_draws(
         noise = normals(
             seeds, float_ids(beta), index, Stream.EVALUATION_LATENT, rows, config.latents
         )
-        codes = []
+        means, samples = [], []
         for part in _chunks(rows, models, config):
             x = images[:, None, part].expand(streams, models // streams, -1, -1).flatten(0, 1)
             mean, logvar = vae.encode(x)
             sample = mean + torch.exp(0.5 * logvar) * noise[:, part]
-            codes.append(sample if config.code == "sample" else mean)
+            means.append(mean)
+            samples.append(sample)
             kl += metrics.kl_per_latent(mean.double(), logvar.double()).sum(dim=1)
             distortion += (
                 pixel_nll(
@@ -303,14 +304,17 @@ def _fresh_draws(
                 .sum(dim=1)
             )
         z_all.append(z)
-        code_all.append(torch.cat(codes, dim=1))
-    code = torch.cat(code_all, dim=1)
+        mean_all.append(torch.cat(means, dim=1))
+        if config.code == "sample":
+            code_all.append(torch.cat(samples, dim=1))
+    mean = torch.cat(mean_all, dim=1)
     count = config.evaluation_draws
     return _Draws(
         z=torch.cat(z_all, dim=1),
-        code=code,
+        code=torch.cat(code_all, dim=1) if code_all else mean,
         kl=kl / count,
-        code_variance=code.double().var(dim=1, unbiased=False),
+        # Of the mean, whatever the probes read: a sample of a dead latent varies by 1.
+        code_variance=mean.double().var(dim=1, unbiased=False),
         distortion=distortion / count,
     )
 

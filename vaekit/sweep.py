@@ -170,6 +170,7 @@ def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
             noise_variance=noise,
             decoder_variance=config.decoder_variance,
             generator=generator,
+            likelihood=config.likelihood,
         ),
         "information_ceiling": np.array(
             [
