@@ -132,6 +132,56 @@ def test_rate_distortion_and_objective_belong_together() -> None:
     assert found["kl"][:, 4:].max() == 0.0
 
 
+def test_the_rate_is_information_and_the_aggregates_kl() -> None:
+    """At a code of ten times the intensities the aggregate is far from the prior, and says so."""
+    setup = config()
+    found = measure(perfect(setup), setup)
+    assert (found["aggregate_kl"] <= found["rate"]).all()
+    # Four latents of mean ten times E[s] and little variance; the two to spare are at the prior.
+    mean = 10 * np.array([0.5, 0.5, 0.9, 0.9])
+    assert (found["aggregate_kl"] > 0.5 * 4 * 0.9 * mean**2).all()
+    vae = perfect(setup)
+    vae.flat.zero_()
+    assert measure(vae, setup)["aggregate_kl"] == pytest.approx([0.0] * 4, abs=1e-12)
+
+
+def test_noise_recovers_nothing_on_draws_that_the_probe_was_not_fitted_on() -> None:
+    """Forty latents of noise and sixty draws to fit: on those it was fitted on, noise recovers."""
+    setup = config(latents=40, evaluation_draws=120)
+    vae = StackedVAE.initial(setup, torch.arange(4))
+    vae.flat.zero_()
+    # Differences of neighbouring pixels of a tile: the pixels' noise, without the truth.
+    pixel = 2 * torch.arange(18) // 6 * 6 + 3 * (torch.arange(18) % 2)
+    weight = vae.layers[0][0]
+    weight[:, pixel[:18], torch.arange(18)] = 1.0
+    weight[:, pixel[:18] + 1, torch.arange(18)] = -1.0
+    weight[:, :, 18:40] = weight[:, :, :18].repeat(1, 1, 2)[:, :, :22].roll(1, dims=1)
+    found = measure(vae, setup)
+    assert found["active_units"].min() >= 10
+    assert found["recovery_r2"].max() < 0.1
+
+
+@pytest.mark.parametrize("code", ["mean", "sample"])
+def test_estimates_and_axis_scores_are_measured_where_they_are_asked_for(code: str) -> None:
+    setup = config(estimators=("ksg", "gaussian"), axis_scores=("sap", "dci"), code=code)
+    found = measure(perfect(setup), setup)
+    names = evaluate.names_of_columns(setup)
+    assert names["estimator"].tolist() == ["ksg", "gaussian"]
+    assert names["information_limit"].tolist() == pytest.approx([np.log(3000) - 1, np.inf])
+    assert names["axis_metric"].tolist() == ["sap", "dci_disentanglement", "dci_completeness"]
+    gaussian = found["information_estimate"][:, 1]
+    assert gaussian == pytest.approx(found["information"], rel=1e-6)
+    assert (found["information_estimate"][:, 0] > 0.3 * gaussian).all()
+    assert found["axis_score"].min() > 0.1
+    vae = perfect(setup)
+    vae.flat.zero_()
+    collapsed = measure(vae, setup)
+    assert collapsed["information_estimate"].tolist() == [[0.0, 0.0]] * 4
+    assert collapsed["axis_score"].tolist() == [[0.0] * 3] * 4
+    assert not evaluate.names_of_columns(config())
+    assert not {"information_estimate", "axis_score"} & set(measure(vae, config()))
+
+
 def test_a_model_that_is_not_finite_is_diverged_and_disturbs_nobody() -> None:
     setup = config(hidden=(16,))
     clean = StackedVAE.initial(setup, torch.arange(4))
@@ -189,6 +239,27 @@ def test_the_untrained_baseline_is_the_posts() -> None:
     assert found["baseline_probe_r2"].mean(0)[1, 0] == pytest.approx(1 - mse[1, 0] / variance)
 
 
+def test_the_untrained_recover_less_the_more_the_data_are_biased() -> None:
+    """It is measured on each mu's own noisy draws, of which the first seed's are known."""
+    setup = config(baseline_seeds=5, mu=(0.0, 2.0, 5.0), hidden=(16,))
+    found = evaluate_baseline(setup, torch.device("cpu"))["baseline_recovery_r2"]
+    assert found.shape == (3, 5)
+    low, middle, high = found.mean(axis=1)
+    assert 1 > low > middle > high > -0.05
+    vae = StackedVAE.initial(setup, torch.arange(5))
+    few = config(
+        baseline_seeds=5,
+        mu=(0.0,),
+        beta=(1.0, 2.0, 3.0, 4.0, 5.0),
+        hidden=(16,),
+        evaluation_draws=2048,
+    )
+    same = evaluate_stack(vae, few, mu=(0.0,), seeds=(0,), betas=few.beta)
+    whole = same["active_units"] == setup.latents
+    np.testing.assert_allclose(found[0][whole], same["recovery_r2"][whole], rtol=1e-4)
+
+
 def test_no_baseline_is_an_empty_table() -> None:
-    setup = config(baseline_seeds=0)
-    assert evaluate_baseline(setup, torch.device("cpu"))["baseline_probe_mse"].shape == (0, 2, 2)
+    found = evaluate_baseline(config(baseline_seeds=0), torch.device("cpu"))
+    assert found["baseline_probe_mse"].shape == (0, 2, 2)
+    assert found["baseline_recovery_r2"].shape == (2, 0)

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from vaekit import metrics
+from vaekit.axis_scores import axis_scores, labels
 from vaekit.config import SweepConfig
 from vaekit.data import draw, grid_truth, intensity, render_truth
+from vaekit.estimators import estimate, limit
 from vaekit.model import StackedVAE, mlp
 from vaekit.probe import LinearProbe, fit_adam, fit_exact, moments_of, mse_and_r2
 from vaekit_kernels import Stream, float_ids, pixel_nll
@@ -30,6 +32,8 @@ CHUNK_BYTES = 64 * 1024**2
 DRAW_ROWS = 1024
 # The step field of the test grid's latent noise, which no block of draws reaches.
 GRID_STEP = 2**32 - 1
+# Draws that untrained networks are measured on, at every mu.
+BASELINE_DRAWS = 2048
 EXAMPLES = 21
 RECONSTRUCTIONS = 8
 LATENT_VALUES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
@@ -37,10 +41,15 @@ LATENT_VALUES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
 
 @dataclass(frozen=True)
 class _Draws:
-    """What the fresh draws of a stack came to: z [S, N, F], code [M, N, L], means over N."""
+    """What the fresh draws of a stack came to: z [S, N, F], code and mean [M, N, L], means over N.
+
+    `mean` is the posterior's mean, `code` what the probes read: it, or a sample.
+    """
 
     z: Tensor
     code: Tensor
+    mean: Tensor
+    variance: Tensor
     kl: Tensor
     code_variance: Tensor
     distortion: Tensor
@@ -80,11 +89,21 @@ def evaluate_stack(
         active = metrics.active(draws.code_variance)
         measured = _grid_measures(vae, config, model_seeds, active)
         measured |= _recovery(config, draws, active)
+        if config.estimators:
+            measured["information_estimate"] = _estimates(config, draws, active, model_seeds)
+        if config.axis_scores:
+            measured["axis_score"] = axis_scores(
+                vae, config, stream_mu, stream_seeds, draws.z, draws.mean, active
+            )
+        aggregate = moments_of(draws.mean)
     rate = draws.kl.sum(-1)
     measured |= {
         "kl": draws.kl,
         "code_variance": draws.code_variance,
         "rate": rate,
+        "aggregate_kl": metrics.aggregate_kl(
+            aggregate.mean, aggregate.covariance + torch.diag_embed(draws.variance)
+        ),
         "distortion": draws.distortion,
         "elbo": -(draws.distortion + rate),
         "objective": draws.distortion + beta.double() * rate,
@@ -103,22 +122,46 @@ def evaluate_stack(
     return arrays
 
 
-def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
-    """Measure the probes of untrained networks, one for each baseline seed.
+def names_of_columns(config: SweepConfig) -> Arrays:
+    """Name the columns of the measures that a configuration asks for, with the estimators' limits.
 
     Returns:
-        baseline_probe_mse and baseline_probe_r2 [baseline_seed, direction, fit].
+        estimator and information_limit [E] and axis_metric [C]; nothing that is not asked for.
+    """
+    found: Arrays = {}
+    if config.estimators:
+        limits = [limit(name, config.evaluation_draws) for name in config.estimators]
+        found |= {"estimator": np.array(config.estimators), "information_limit": np.array(limits)}
+    if config.axis_scores:
+        found["axis_metric"] = np.array(labels(config.axis_scores))
+    return found
+
+
+def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
+    """Measure untrained networks, one for each baseline seed: what needs no training to be there.
+
+    Returns:
+        baseline_probe_mse and baseline_probe_r2 [baseline_seed, direction, fit] on the test grid,
+        and baseline_recovery_r2 [mu, baseline_seed] on fresh noisy draws, all latents counted.
     """
     seeds = torch.arange(config.baseline_seeds, dtype=torch.int64, device=device)
     shape = (config.baseline_seeds, 2, 2)
     if not config.baseline_seeds:
-        return {name: np.empty(shape) for name in ("baseline_probe_mse", "baseline_probe_r2")}
+        empty: Arrays = {
+            name: np.empty(shape) for name in ("baseline_probe_mse", "baseline_probe_r2")
+        }
+        return empty | {"baseline_recovery_r2": np.empty((len(config.mu), 0))}
     with torch.no_grad():
         vae = StackedVAE.initial(config, seeds)
         truth = grid_truth(config).to(device)
         code = _grid_codes(vae, config, truth, seeds)
         _, mse, r2 = _probes(truth, code, seeds)
-    return {"baseline_probe_mse": mse.cpu().numpy(), "baseline_probe_r2": r2.cpu().numpy()}
+        recovery = torch.stack([_untrained_recovery(vae, config, mu) for mu in config.mu])
+    return {
+        "baseline_probe_mse": mse.cpu().numpy(),
+        "baseline_probe_r2": r2.cpu().numpy(),
+        "baseline_recovery_r2": recovery.cpu().numpy(),
+    }
 
 
 def example_images(config: SweepConfig) -> Arrays:
@@ -277,6 +320,7 @@ def _fresh_draws(
     streams, models = len(mu), vae.models
     z_all, code_all, mean_all = [], [], []
     kl = torch.zeros(models, config.latents, dtype=torch.float64, device=mu.device)
+    variance = torch.zeros_like(kl)
     distortion = torch.zeros(models, dtype=torch.float64, device=mu.device)
     for index, first in enumerate(range(0, config.evaluation_draws, DRAW_ROWS)):
         rows = min(DRAW_ROWS, config.evaluation_draws - first)
@@ -291,6 +335,7 @@ def _fresh_draws(
             sample = mean + torch.exp(0.5 * logvar) * noise[:, part]
             means.append(mean)
             samples.append(sample)
+            variance += logvar.double().exp().sum(dim=1)
             kl += metrics.kl_per_latent(mean.double(), logvar.double()).sum(dim=1)
             distortion += (
                 pixel_nll(
@@ -312,6 +357,8 @@ def _fresh_draws(
     return _Draws(
         z=torch.cat(z_all, dim=1),
         code=torch.cat(code_all, dim=1) if code_all else mean,
+        mean=mean,
+        variance=variance / count,
         kl=kl / count,
         # Of the mean, whatever the probes read: a sample of a dead latent varies by 1.
         code_variance=mean.double().var(dim=1, unbiased=False),
@@ -319,16 +366,41 @@ def _fresh_draws(
     )
 
 
+def _untrained_recovery(vae: StackedVAE, config: SweepConfig, mu: float) -> Tensor:
+    """R2 code -> truth of untrained networks on fresh noisy draws of one mu, [M]."""
+    device = vae.flat.device
+    stream = torch.tensor([mu], device=device), torch.tensor([config.first_seed], device=device)
+    truths, codes = [], []
+    for index in range(0, min(BASELINE_DRAWS, config.evaluation_draws), DRAW_ROWS):
+        rows = min(DRAW_ROWS, config.evaluation_draws - index)
+        images, z = draw(config, *stream, index // DRAW_ROWS, batch=rows, purpose="evaluate")
+        truths.append(intensity(config, z[0]))
+        codes.append(vae.encode(images[0])[0])
+    return _held_out_r2(torch.cat(codes, dim=1), torch.cat(truths).expand(vae.models, -1, -1))
+
+
+def _held_out_r2(code: Tensor, truth: Tensor) -> Tensor:
+    """R2 code -> truth of a probe fitted on the first half of the draws, on the second: [M]."""
+    half = code.shape[1] // 2
+    probe = fit_exact(code[:, :half], truth[:, :half])
+    return mse_and_r2(probe, code[:, half:], truth[:, half:])[1]
+
+
+def _estimates(config: SweepConfig, draws: _Draws, active: Tensor, seeds: Tensor) -> Tensor:
+    """Information of truth and active latents by every estimator asked for, [M, E]."""
+    models, streams = draws.code.shape[0], draws.z.shape[0]
+    z = draws.z[:, None].expand(streams, models // streams, -1, -1).flatten(0, 1)
+    kept = draws.code * active[:, None]
+    found = [estimate(name, z, kept, seeds).nats for name in config.estimators]
+    return torch.stack(found, dim=-1)
+
+
 def _recovery(config: SweepConfig, draws: _Draws, active: Tensor) -> dict[str, Tensor]:
     """Measure how much of the truth the active latents of fresh draws hold."""
     models, streams = draws.code.shape[0], draws.z.shape[0]
     z = draws.z[:, None].expand(streams, models // streams, -1, -1).flatten(0, 1)
     truth = intensity(config, z)
-    half = config.evaluation_draws // 2
-    kept = draws.code * active[:, None]
-    probe = fit_exact(kept[:, :half], truth[:, :half])
-    _, recovered = mse_and_r2(probe, kept[:, half:], truth[:, half:])
-
+    recovered = _held_out_r2(draws.code * active[:, None], truth)
     moments = moments_of(z, draws.code)
     correlations = metrics.canonical_correlations(moments.covariance, config.factors, active)
     padded = correlations.new_zeros(models, config.latents)

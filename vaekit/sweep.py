@@ -22,6 +22,7 @@ from vaekit.evaluate import (
     evaluate_stack,
     example_images,
     model_pictures,
+    names_of_columns,
     reconstruction_inputs,
 )
 from vaekit.files import write_whole
@@ -142,7 +143,13 @@ def _measure(
         progress.advance(config.baseline_seeds)
     return results.build(
         config,
-        {**arrays, **pictures, **_theory(config), "step": np.array(curve_steps(config))},
+        {
+            **arrays,
+            **pictures,
+            **_theory(config),
+            **names_of_columns(config),
+            "step": np.array(curve_steps(config)),
+        },
         attrs={
             "command": command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
