@@ -101,6 +101,21 @@ def blind_handlers(text: str) -> list[int]:
     return lines
 
 
+def swallowed_assertions(text: str) -> list[int]:
+    """Handlers of AssertionError that do not raise, and its `suppress`: no such test can fail."""
+    lines = []
+    for node in ast.walk(ast.parse(text)):
+        caught = ""
+        if isinstance(node, ast.ExceptHandler) and node.type:
+            raises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            caught = "" if raises else ast.unparse(node.type)
+        elif isinstance(node, ast.Call) and "suppress" in ast.unparse(node.func):
+            caught = " ".join(ast.unparse(argument) for argument in node.args)
+        if "AssertionError" in caught:
+            lines.append(node.lineno)
+    return lines
+
+
 # rule, the folders it holds in, the function, and a text that breaks it on its last line
 RULES: dict[str, tuple[tuple[str, ...], Callable[[str], list[int]], str]] = {
     "triton is imported under kernels/ alone": (
@@ -144,6 +159,11 @@ RULES: dict[str, tuple[tuple[str, ...], Callable[[str], list[int]], str]] = {
         EVERYWHERE,
         blind_handlers,
         "try:\n    f()\nexcept Exception:\n    raise",
+    ),
+    "no assertion is swallowed": (
+        ("bench", "tests"),
+        swallowed_assertions,
+        "def test_it():\n    try:\n        assert f()\n    except AssertionError:\n        pass",
     ),
 }
 # The interpreter is switched on before Triton is imported, and rich's console has a print.
