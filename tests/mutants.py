@@ -379,7 +379,7 @@ MUTANTS: dict[str, Mutant] = {
                 "within = np.nextafter(distance, 1e9)",
             ),
         ),
-        (_T + "estimators.py::test_a_known_channel_has_its_information[ksg-nothing]",),
+        (_T + "estimators.py::test_ksg_is_its_formula",),
     ),
     "every-estimate-is-supported": Mutant(
         "what the draws cannot support passes as evidence",

@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from scipy import special
 
 from vaekit.estimators import ESTIMATORS, Estimate, Estimator, critic, estimate
 from vaekit.estimators.channels import (
@@ -85,6 +86,19 @@ def test_dead_columns_do_no_harm() -> None:
     for name in ("gaussian", "ksg"):
         same = estimate(name, x, y, SEEDS).nats
         torch.testing.assert_close(estimate(name, x, wide, SEEDS).nats, same, rtol=1e-6, atol=1e-9)
+
+
+def test_ksg_is_its_formula() -> None:
+    """By all pairwise distances, on few draws: psi(k) + psi(N) - <psi(n_x + 1) + psi(n_y + 1)>."""
+    x, y = (side[0].numpy() for side in draws(gaussian_channel(2, 1.5), 150))
+    apart = [
+        np.abs((side / side.std(0))[:, None] - (side / side.std(0))).max(-1) for side in (x, y)
+    ]
+    reach = np.sort(np.maximum(*apart), axis=1)[:, 3]
+    inside = [(distance < reach[:, None]).sum(1) - 1 for distance in apart]
+    exact = special.digamma(3) + special.digamma(150)
+    exact -= np.mean([special.digamma(count + 1) for count in inside]) * 2
+    assert ksg(x, y) == pytest.approx(exact, abs=1e-9)
 
 
 def test_ksg_does_not_see_the_scale_of_a_column_and_survives_ties() -> None:

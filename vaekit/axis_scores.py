@@ -13,7 +13,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.linear_model import Lasso, LogisticRegression
 from torch import Tensor
 
 from vaekit.config import AxisScore, SweepConfig
@@ -163,6 +162,9 @@ def dci(truth: Array, code: Array) -> tuple[float, float]:
     Source: Eastwood and Williams 2018, ICLR, "A framework for the quantitative evaluation of
     disentangled representations", section 2.
     """
+    # Late, here and below: it takes seconds to load, and most runs never ask for it.
+    from sklearn.linear_model import Lasso
+
     truth, code = (
         (side - side.mean(axis=0)) / side.std(axis=0)
         for side in (truth[:DCI_ROWS], code[:DCI_ROWS])
@@ -186,6 +188,8 @@ def higgins(batches: Array, factor: npt.NDArray[np.int64]) -> float:
     Source: Higgins et al. 2017, ICLR, "beta-VAE", section 3 (there a truth is shared by a pair,
     here by its batch).
     """
+    from sklearn.linear_model import LogisticRegression
+
     half = batches.shape[1] // 2
     seen = np.abs(batches[:, :half] - batches[:, half : 2 * half]).mean(axis=1)
     cut = 2 * len(factor) // 3

@@ -43,7 +43,7 @@ def gaussian_channel(dims: int, nats: float) -> Channel:
         turn = np.linalg.qr(np.random.default_rng(dims).standard_normal((dims, dims)))[0]
         return x, y @ turn
 
-    return Channel(f"Gaussian, {dims} pairs", nats, draw)
+    return Channel(f"Gaussian, {dims} pair{'s' * (dims > 1)}", nats, draw)
 
 
 def tile_channel(mu: float, tiles: int, *, tile: int = 7, noise_variance: float = 0.25) -> Channel:
@@ -58,7 +58,7 @@ def tile_channel(mu: float, tiles: int, *, tile: int = 7, noise_variance: float 
         return z, sigmoid(z) + rng.normal(0.0, noise, z.shape)
 
     nats = information_ceiling(mu, factors=tiles, tile=tile, noise_variance=noise_variance)
-    return Channel(f"{tiles} tiles at mu = {mu:g}", nats, draw)
+    return Channel(f"{tiles} tile{'s' * (tiles > 1)} at mu = {mu:g}", nats, draw)
 
 
 def fold_channel(bins: int = 8) -> Channel:
