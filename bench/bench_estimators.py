@@ -88,8 +88,9 @@ def main() -> None:
     (options.out / "README.md").write_text(
         "# Estimators of information against the truth\n\n"
         f"Bias and (root mean squared error) in nats over {options.repeats} sets of draws, made by "
-        "`nox -s estimators`.\n`vaekit/estimators/channels.py` says what the channels are. A `!` marks "
-        "where at least one estimate is above\nwhat so many draws support, and says so itself.\n\n"
+        "`nox -s estimators`.\n`vaekit/estimators/channels.py` says what the channels are. A `!` "
+        "marks where at least one estimate is above\nwhat so many draws support, and says so "
+        "itself.\n\n"
         f"{text}\n\n"
         f"Seconds an estimate, on average, on one thread of a shared machine: {cost}.\n",
         encoding="utf-8",

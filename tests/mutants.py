@@ -79,7 +79,7 @@ KNOWN = {
 }
 
 _EVALUATE, _METRICS, _OBJECTIVE = "vaekit/evaluate.py", "vaekit/metrics.py", "vaekit/objective.py"
-_CRITIC = "vaekit/estimators/critic.py"
+_CRITIC, _FRESH = "vaekit/estimators/critic.py", "vaekit/fresh.py"
 _T = "tests/test_"
 
 MUTANTS: dict[str, Mutant] = {
@@ -136,7 +136,7 @@ MUTANTS: dict[str, Mutant] = {
         "active units are those of the sampled code",
         (
             Edit(
-                _EVALUATE,
+                _FRESH,
                 "code_variance=mean.double()",
                 "code_variance=(torch.cat(code_all, dim=1) if code_all else mean).double()",
             ),
@@ -195,7 +195,7 @@ MUTANTS: dict[str, Mutant] = {
         "the recovery probe is fitted on the draws that it is scored on",
         (
             Edit(
-                _EVALUATE,
+                _FRESH,
                 "probe = fit_exact(code[:, :half], truth[:, :half])",
                 "probe = fit_exact(code[:, half:], truth[:, half:])",
             ),
@@ -220,7 +220,7 @@ MUTANTS: dict[str, Mutant] = {
         "streams and betas change places where truths are laid beside codes",
         (
             Edit(
-                _EVALUATE,
+                _FRESH,
                 "flatten(0, 1)\n    truth = intensity(config, z)",
                 "transpose(0, 1).flatten(0, 1)\n    truth = intensity(config, z)",
             ),
@@ -256,7 +256,7 @@ MUTANTS: dict[str, Mutant] = {
         "sums end after the first block of draws and are divided by all",
         (
             Edit(
-                _EVALUATE,
+                _FRESH,
                 "            kl += metrics",
                 "            if index:\n                continue\n            kl += metrics",
             ),

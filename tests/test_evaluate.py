@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit import evaluate
+from vaekit import evaluate, model
 from vaekit.config import SweepConfig
 from vaekit.data import grid_truth
 from vaekit.evaluate import evaluate_baseline, evaluate_stack
@@ -198,13 +198,43 @@ def test_a_model_that_is_not_finite_is_diverged_and_disturbs_nobody() -> None:
 
 
 @pytest.mark.parametrize("code", ["mean", "sample"])
+@pytest.mark.parametrize("overflow", ["code", "posterior", "grid"])
+def test_a_model_that_overflows_is_diverged_and_disturbs_nobody(overflow: str, code: str) -> None:
+    """Its parameters are finite, its codes or their variances are not; on the grid alone, too."""
+    setup = config(hidden=(16,), code=code, estimators=("ksg", "gaussian"), axis_scores=("sap",))
+    clean = StackedVAE.initial(setup, torch.arange(4))
+    broken = StackedVAE(clean.architecture, clean.flat.clone())
+    weight, bias = broken.layers[1]
+    if overflow == "code":
+        weight[2] *= 1e38
+        bias[2] *= 1e38
+    elif overflow == "posterior":
+        bias[2, setup.latents :] = 800.0
+    else:
+        # A hidden unit that lives where the first pixel is below -10: never, but for this grid.
+        broken.layers[0][0][2, :, 0] = 0.0
+        broken.layers[0][0][2, 0, 0] = -1e25
+        broken.layers[0][1][2, 0] = -1e26
+        weight[2, 0] = 1e38
+        setup = SweepConfig(
+            **{**setup.model_dump(), "generator": "linear", "test_levels": (-20.0, 0.0)}
+        )
+    expected, found = measure(clean, setup), measure(broken, setup)
+    assert found["status"].tolist() == ["ok", "ok", "diverged", "ok"]
+    for name, values in found.items():
+        np.testing.assert_array_equal(values[[0, 1, 3]], expected[name][[0, 1, 3]], err_msg=name)
+        if values.dtype.kind == "f":
+            assert np.isnan(values[2]).all(), name
+
+
+@pytest.mark.parametrize("code", ["mean", "sample"])
 def test_the_chunks_change_nothing_beyond_rounding(
     code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = config(hidden=(16,), code=code)
     vae = StackedVAE.initial(setup, torch.arange(4))
     whole = measure(vae, setup)
-    monkeypatch.setattr(evaluate, "CHUNK_BYTES", 4 * 4 * 36 * 37)
+    monkeypatch.setattr(model, "CHUNK_BYTES", 4 * 4 * 36 * 37)
     pieces = measure(vae, setup)
     for name, values in whole.items():
         if values.dtype.kind == "f":

@@ -27,7 +27,7 @@ LAYERS = (
     {"config", "files", "probe", "products", "progress", "theory"},
     {"data", "machine", "metrics", "model", "results"},
     {"estimators", "objective"},
-    {"axis_scores", "step"},
+    {"axis_scores", "fresh", "step"},
     {"evaluate", "figures", "train"},
     {"report"},
     {"sweep"},
