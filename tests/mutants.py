@@ -392,6 +392,58 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "estimators.py::test_more_than_the_draws_support_says_so",),
     ),
+    "variance-as-deviation": Mutant(
+        "the pixel noise's variance is taken for its standard deviation",
+        (Edit(REFERENCE, "alpha=math.sqrt(noise_variance)", "alpha=noise_variance"),),
+        (
+            _T + "reference.py::test_images_have_the_mean_and_the_noise_that_the_model_says",
+            _T + "data.py::test_images_are_the_rendered_truth_and_white_noise",
+        ),
+    ),
+    "aggregate-without-posteriors": Mutant(
+        "the aggregate posterior is that of the means alone",
+        (
+            Edit(
+                _EVALUATE,
+                "aggregate.covariance + torch.diag_embed(draws.variance)",
+                "aggregate.covariance + 1e-9 * torch.diag_embed(draws.variance)",
+            ),
+        ),
+        (_T + "evaluate.py::test_the_rate_is_information_and_the_aggregates_kl",),
+    ),
+    "selectivity-at-another-mu": Mutant(
+        "untrained networks are measured on another mu's draws",
+        (
+            Edit(
+                _FRESH,
+                "stream = torch.tensor([mu], device=device)",
+                "stream = torch.tensor([0.0 * mu], device=device)",
+            ),
+        ),
+        (_T + "evaluate.py::test_the_untrained_recover_less_the_more_the_data_are_biased",),
+    ),
+    "bernoulli-boundary-at-the-gaussians": Mutant(
+        "the Bernoulli boundary has the Fisher information of the decoder's variance",
+        (
+            Edit(
+                "vaekit/theory/critical.py",
+                "mean * (1 - mean), np.nan)",
+                "decoder_variance, np.nan)",
+            ),
+        ),
+        (_T + "theory.py::test_critical_beta_of_the_bernoulli_likelihood",),
+    ),
+    "learned-variance-without-beta": Mutant(
+        "the learned decoder variance is that of a plain VAE at every beta",
+        (
+            Edit(
+                "vaekit/theory/linear.py",
+                "degrees = len(spectrum) - active * beta",
+                "degrees = len(spectrum) - active",
+            ),
+        ),
+        (_T + "theory.py::test_a_learned_variance_is_the_best_fixed_one",),
+    ),
     "boundary-without-the-noise": Mutant(
         "the critical beta leaves out the pixels' noise",
         (
