@@ -66,7 +66,7 @@ def oracles(session: nox.Session) -> None:
 def mutants(session: nox.Session) -> None:
     """Plant known defects in a copy of the sources; a test must see every one: `-- NAME ...`."""
     session.install(*PINNED, "-e", ".", *TEST)
-    session.run("python", "tests/mutants.py", *session.posargs)
+    session.run("python", "tests/plant.py", *session.posargs)
 
 
 @nox.session(default=False)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mutants import KNOWN, MUTANTS, ROOT, Edit, judge, mutate, planted
+from mutants import KNOWN, MUTANTS, Edit, mutate
+from plant import ROOT, judge, planted
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -53,7 +54,7 @@ def test_a_mutant_that_nobody_sees_is_not_called_killed(
     text = (ROOT / mutant.edits[0].file).read_text(encoding="utf-8")
     file.write_text(text, encoding="utf-8")
     for code, verdict in ((0, "SURVIVED"), (1, "killed"), (4, "ERROR 4")):
-        monkeypatch.setattr("mutants.run_tests", lambda tree, tests, c=code: (c, "no such test"))
+        monkeypatch.setattr("plant.run_tests", lambda tree, tests, c=code: (c, "no such test"))
         assert judge(tmp_path, mutant).startswith(verdict)
         assert file.read_text(encoding="utf-8") == text
     with planted(tmp_path, mutant):
