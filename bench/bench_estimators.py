@@ -17,8 +17,9 @@ import torch
 
 from vaekit.estimators import ESTIMATORS, estimate
 from vaekit.estimators.channels import league
-from vaekit.machine import threads, versions
+from vaekit.machine import device_name, threads, versions
 
+CPU = torch.device("cpu")
 ROWS = (1024, 8192)
 REPEATS = 4
 
@@ -92,7 +93,8 @@ def main() -> None:
         "marks where at least one estimate is above\nwhat so many draws support, and says so "
         "itself.\n\n"
         f"{text}\n\n"
-        f"Seconds an estimate, on average, on one thread of a shared machine: {cost}.\n",
+        f"Seconds an estimate, on average, on one thread of {device_name(CPU)}, torch "
+        f"{versions()['torch']}: {cost}.\n",
         encoding="utf-8",
     )
     # A record a line: programs read it, and people compare it.
