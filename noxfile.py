@@ -64,6 +64,27 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def oracles(session: nox.Session) -> None:
+    """Train linear models to the end and hold them against their closed forms (a minute)."""
+    session.install(*PINNED, "-e", ".", *TEST)
+    session.run("python", "-m", "pytest", "-m", "oracles", *session.posargs)
+
+
+@nox.session(default=False)
+def mutants(session: nox.Session) -> None:
+    """Plant known defects in a copy of the sources; a test must see every one: `-- NAME ...`."""
+    session.install(*PINNED, "-e", ".", *TEST)
+    session.run("python", "tests/plant.py", *session.posargs)
+
+
+@nox.session(default=False)
+def estimators(session: nox.Session) -> None:
+    """Score the estimators of information on channels that are known, and store the table."""
+    session.install(*PINNED, "-e", ".")
+    session.run("python", "-m", "bench.bench_estimators", *session.posargs)
+
+
+@nox.session(default=False)
 def interpret(session: nox.Session) -> None:
     """Run the Triton kernels in the interpreter, on the CPU, against their torch definitions."""
     # A session of its own: a process either interprets Triton or compiles it, from import on. The

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from bench.bench_estimators import measure, table
 from bench.peers import PEERS, Problem, check, stacked_autograd
 from bench.timing import interleave, ratio
 from vaekit.config import SweepConfig
+from vaekit.estimators import ESTIMATORS, critic
+from vaekit.estimators.channels import gaussian_channel
 
 
 def small() -> Problem:
@@ -57,3 +60,23 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
         assert low <= mid <= high
         covered += low <= 1.1 <= high
     assert covered >= 180
+
+
+def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        "bench.bench_estimators.league",
+        lambda: [gaussian_channel(2, 1.0), gaussian_channel(9, 8.0)],
+    )
+    monkeypatch.setattr(critic, "STEPS", 400)
+    monkeypatch.setattr(critic, "INFONCE_STEPS", 20)
+    records = measure((256,), repeats=2)
+    assert [record["estimator"] for record in records] == 2 * list(ESTIMATORS)
+    *_, little, much = table(records).splitlines()
+    assert little.startswith("| Gaussian, 2 pairs | 1.00 | 256 |")
+    error = np.array(records[0]["nats"]) - 1.0
+    assert f"| {error.mean():+.2f} ({np.sqrt((error**2).mean()):.2f}) |" in little
+    assert "!" not in little
+    records[4]["supported"] = [True, False]
+    assert table(records).splitlines()[-1].count("!") == 1 + much.count("!")

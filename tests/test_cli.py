@@ -90,6 +90,8 @@ def test_every_flag_reaches_the_configuration(sweep: Sweep) -> None:
         "beta_warmup": "2000",
         "code": "sample",
         "evaluation_draws": "4096",
+        "estimators": "ksg,mine",
+        "axis_scores": "mig,dci",
         "baseline_seeds": "5",
         "curve_points": "50",
         "device": "cpu",

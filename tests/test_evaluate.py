@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit import evaluate
+from vaekit import evaluate, model
 from vaekit.config import SweepConfig
 from vaekit.data import grid_truth
 from vaekit.evaluate import evaluate_baseline, evaluate_stack
@@ -95,6 +95,18 @@ def test_a_whisper_of_a_code_is_collapsed_too() -> None:
     assert found["information"].tolist() == [0.0] * 4
 
 
+def test_a_collapsed_model_is_not_saved_by_sampling_its_code() -> None:
+    """A sample of a dead latent varies by 1; it is the mean that says whether a latent lives."""
+    setup = config(code="sample")
+    vae = perfect(setup)
+    vae.flat.zero_()
+    found = measure(vae, setup)
+    assert found["status"].tolist() == ["collapsed"] * 4
+    assert found["code_variance"].max() == 0.0
+    for name in ("recovery_r2", "grid_recovery_r2", "information", "active_units"):
+        assert found[name].tolist() == [0.0] * 4, name
+
+
 def test_no_model_holds_more_than_the_ceiling() -> None:
     setup = config(latents=4, evaluation_draws=30_000)
     vae = StackedVAE.initial(setup, torch.zeros(4, dtype=torch.int64))
@@ -120,6 +132,56 @@ def test_rate_distortion_and_objective_belong_together() -> None:
     assert found["kl"][:, 4:].max() == 0.0
 
 
+def test_the_rate_is_information_and_the_aggregates_kl() -> None:
+    """At a code of ten times the intensities the aggregate is far from the prior, and says so."""
+    setup = config()
+    found = measure(perfect(setup), setup)
+    assert (found["aggregate_kl"] <= found["rate"]).all()
+    # Four latents of mean ten times E[s] and little variance; the two to spare are at the prior.
+    mean = 10 * np.array([0.5, 0.5, 0.9, 0.9])
+    assert (found["aggregate_kl"] > 0.5 * 4 * 0.9 * mean**2).all()
+    vae = perfect(setup)
+    vae.flat.zero_()
+    assert measure(vae, setup)["aggregate_kl"] == pytest.approx([0.0] * 4, abs=1e-12)
+
+
+def test_noise_recovers_nothing_on_draws_that_the_probe_was_not_fitted_on() -> None:
+    """Forty latents of noise and sixty draws to fit: on those it was fitted on, noise recovers."""
+    setup = config(latents=40, evaluation_draws=120)
+    vae = StackedVAE.initial(setup, torch.arange(4))
+    vae.flat.zero_()
+    # Differences of neighbouring pixels of a tile: the pixels' noise, without the truth.
+    pixel = 2 * torch.arange(18) // 6 * 6 + 3 * (torch.arange(18) % 2)
+    weight = vae.layers[0][0]
+    weight[:, pixel[:18], torch.arange(18)] = 1.0
+    weight[:, pixel[:18] + 1, torch.arange(18)] = -1.0
+    weight[:, :, 18:40] = weight[:, :, :18].repeat(1, 1, 2)[:, :, :22].roll(1, dims=1)
+    found = measure(vae, setup)
+    assert found["active_units"].min() >= 10
+    assert found["recovery_r2"].max() < 0.1
+
+
+@pytest.mark.parametrize("code", ["mean", "sample"])
+def test_estimates_and_axis_scores_are_measured_where_they_are_asked_for(code: str) -> None:
+    setup = config(estimators=("ksg", "gaussian"), axis_scores=("sap", "dci"), code=code)
+    found = measure(perfect(setup), setup)
+    names = evaluate.names_of_columns(setup)
+    assert names["estimator"].tolist() == ["ksg", "gaussian"]
+    assert names["information_limit"].tolist() == pytest.approx([np.log(3000) - 1, np.inf])
+    assert names["axis_metric"].tolist() == ["sap", "dci_disentanglement", "dci_completeness"]
+    gaussian = found["information_estimate"][:, 1]
+    assert gaussian == pytest.approx(found["information"], rel=1e-6)
+    assert (found["information_estimate"][:, 0] > 0.3 * gaussian).all()
+    assert found["axis_score"].min() > 0.1
+    vae = perfect(setup)
+    vae.flat.zero_()
+    collapsed = measure(vae, setup)
+    assert collapsed["information_estimate"].tolist() == [[0.0, 0.0]] * 4
+    assert collapsed["axis_score"].tolist() == [[0.0] * 3] * 4
+    assert not evaluate.names_of_columns(config())
+    assert not {"information_estimate", "axis_score"} & set(measure(vae, config()))
+
+
 def test_a_model_that_is_not_finite_is_diverged_and_disturbs_nobody() -> None:
     setup = config(hidden=(16,))
     clean = StackedVAE.initial(setup, torch.arange(4))
@@ -136,13 +198,43 @@ def test_a_model_that_is_not_finite_is_diverged_and_disturbs_nobody() -> None:
 
 
 @pytest.mark.parametrize("code", ["mean", "sample"])
+@pytest.mark.parametrize("overflow", ["code", "posterior", "grid"])
+def test_a_model_that_overflows_is_diverged_and_disturbs_nobody(overflow: str, code: str) -> None:
+    """Its parameters are finite, its codes or their variances are not; on the grid alone, too."""
+    setup = config(hidden=(16,), code=code, estimators=("ksg", "gaussian"), axis_scores=("sap",))
+    clean = StackedVAE.initial(setup, torch.arange(4))
+    broken = StackedVAE(clean.architecture, clean.flat.clone())
+    weight, bias = broken.layers[1]
+    if overflow == "code":
+        weight[2] *= 1e38
+        bias[2] *= 1e38
+    elif overflow == "posterior":
+        bias[2, setup.latents :] = 800.0
+    else:
+        # A hidden unit that lives where the first pixel is below -10: never, but for this grid.
+        broken.layers[0][0][2, :, 0] = 0.0
+        broken.layers[0][0][2, 0, 0] = -1e25
+        broken.layers[0][1][2, 0] = -1e26
+        weight[2, 0] = 1e38
+        setup = SweepConfig(
+            **{**setup.model_dump(), "generator": "linear", "test_levels": (-20.0, 0.0)}
+        )
+    expected, found = measure(clean, setup), measure(broken, setup)
+    assert found["status"].tolist() == ["ok", "ok", "diverged", "ok"]
+    for name, values in found.items():
+        np.testing.assert_array_equal(values[[0, 1, 3]], expected[name][[0, 1, 3]], err_msg=name)
+        if values.dtype.kind == "f":
+            assert np.isnan(values[2]).all(), name
+
+
+@pytest.mark.parametrize("code", ["mean", "sample"])
 def test_the_chunks_change_nothing_beyond_rounding(
     code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup = config(hidden=(16,), code=code)
     vae = StackedVAE.initial(setup, torch.arange(4))
     whole = measure(vae, setup)
-    monkeypatch.setattr(evaluate, "CHUNK_BYTES", 4 * 4 * 36 * 37)
+    monkeypatch.setattr(model, "CHUNK_BYTES", 4 * 4 * 36 * 37)
     pieces = measure(vae, setup)
     for name, values in whole.items():
         if values.dtype.kind == "f":
@@ -177,6 +269,27 @@ def test_the_untrained_baseline_is_the_posts() -> None:
     assert found["baseline_probe_r2"].mean(0)[1, 0] == pytest.approx(1 - mse[1, 0] / variance)
 
 
+def test_the_untrained_recover_less_the_more_the_data_are_biased() -> None:
+    """It is measured on each mu's own noisy draws, of which the first seed's are known."""
+    setup = config(baseline_seeds=5, mu=(0.0, 2.0, 5.0), hidden=(16,))
+    found = evaluate_baseline(setup, torch.device("cpu"))["baseline_recovery_r2"]
+    assert found.shape == (3, 5)
+    low, middle, high = found.mean(axis=1)
+    assert 1 > low > middle > high > -0.05
+    vae = StackedVAE.initial(setup, torch.arange(5))
+    few = config(
+        baseline_seeds=5,
+        mu=(0.0,),
+        beta=(1.0, 2.0, 3.0, 4.0, 5.0),
+        hidden=(16,),
+        evaluation_draws=2048,
+    )
+    same = evaluate_stack(vae, few, mu=(0.0,), seeds=(0,), betas=few.beta)
+    whole = same["active_units"] == setup.latents
+    np.testing.assert_allclose(found[0][whole], same["recovery_r2"][whole], rtol=1e-4)
+
+
 def test_no_baseline_is_an_empty_table() -> None:
-    setup = config(baseline_seeds=0)
-    assert evaluate_baseline(setup, torch.device("cpu"))["baseline_probe_mse"].shape == (0, 2, 2)
+    found = evaluate_baseline(config(baseline_seeds=0), torch.device("cpu"))
+    assert found["baseline_probe_mse"].shape == (0, 2, 2)
+    assert found["baseline_recovery_r2"].shape == (2, 0)

@@ -65,6 +65,20 @@ def test_kl_has_its_closed_form() -> None:
     assert metrics.kl_per_latent(zero, -one).item() == pytest.approx(1 / (2 * math.e))
 
 
+def test_the_aggregates_kl_is_that_of_a_gaussian() -> None:
+    """Against torch's own divergence of the two distributions."""
+    root = normals(4, 4, seed=3)
+    mean, covariance = normals(4, seed=4), root @ root.T + torch.eye(4)
+    exact = torch.distributions.kl_divergence(
+        torch.distributions.MultivariateNormal(mean, covariance),
+        torch.distributions.MultivariateNormal(torch.zeros_like(mean), torch.eye(4).double()),
+    )
+    found = metrics.aggregate_kl(mean[None], covariance[None])
+    torch.testing.assert_close(found[0], exact)
+    prior = metrics.aggregate_kl(torch.zeros(1, 4).double(), torch.eye(4).double()[None])
+    assert prior.tolist() == [0.0]
+
+
 def test_the_threshold_of_activity() -> None:
     variances = torch.tensor([0.0, 0.0099, 0.0101, 1.0])
     assert metrics.active(variances).tolist() == [False, False, True, True]

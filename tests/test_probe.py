@@ -120,6 +120,15 @@ def test_adam_is_torchs_linear_layer_and_optimiser() -> None:
     torch.testing.assert_close(trained.bias[0], linear.bias, rtol=1e-5, atol=1e-6)
 
 
+def test_adam_does_not_see_the_seeds_of_the_neighbours() -> None:
+    """The order of the rows is one for all: it may not be that of the first model in the stack."""
+    s = truth(400)
+    codes = normals(2, 400, 5)
+    both = fit_adam(codes, s, torch.tensor([3, 8]))
+    alone = fit_adam(codes[1:], s, torch.tensor([8]))
+    torch.testing.assert_close(both.weight[1], alone.weight[0], rtol=1e-5, atol=1e-6)
+
+
 def test_adam_gives_each_model_what_it_gets_alone() -> None:
     s = truth(300)
     codes = normals(3, 300, 5)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from synthetic import small_config, synthetic_dataset
+from synthetic import small_config, synthetic_arrays, synthetic_dataset
+from vaekit import results
 from vaekit.figures import FIGURES
 from vaekit.report import GROUPS, narrative, write_report
+from vaekit.report.asked import asked_tables
 from vaekit.report.cells import all_seeds, first_collapsed, number, rank_correlation, runs
 from vaekit.report.compare import differences, shared_cells
 from vaekit.report.tables import (
@@ -22,6 +24,7 @@ from vaekit.report.tables import (
     cell_table,
     configuration_table,
     run_table,
+    selectivity,
 )
 from vaekit.results import ResultsError
 
@@ -391,6 +394,31 @@ def test_every_table_says_what_beta_is_relative_to(variance: float) -> None:
     made = synthetic_dataset(small_config(decoder_variance=variance))
     for make in (cell_table, boundary_table, baseline_table, configuration_table, run_table):
         assert f"decoder variance {variance}" in make(made).caption
+
+
+def test_what_was_asked_for_has_its_tables() -> None:
+    """An estimate above what the draws support says so, and axis scores say what they are."""
+    config = small_config(**TINY)
+    cell = (len(config.mu), len(config.beta), config.seeds)
+    arrays = synthetic_arrays(config) | {
+        "baseline_recovery_r2": np.full((len(config.mu), config.baseline_seeds), 0.25),
+        "estimator": np.array(["ksg", "mine"]),
+        "information_limit": np.array([7.0, 6.0]),
+        "information_estimate": np.full((*cell, 2), 6.5),
+        "axis_metric": np.array(["sap"]),
+        "axis_score": np.full((*cell, 1), 0.1),
+    }
+    made = results.build(config, arrays, synthetic_dataset(config).attrs)
+    estimates, axes = asked_tables(made)
+    ok = next(row for row in estimates.rows if row.kind == "")
+    assert [entry.text for entry in ok.entries[-2:]] == ["6.5", "6.5 (unsupported)"]
+    assert "ksg at most 7, mine at most 6 nats" in estimates.caption
+    assert axes.columns[-1] == "sap (axis-dependent)"
+    assert axes.caption.startswith("Axis-dependent scores")
+    recovered = made["recovery_r2"].isel(mu=0, beta=0, seed=0)
+    assert float(selectivity(made).isel(mu=0, beta=0, seed=0)) == float(recovered) - 0.25
+    assert cell_table(made).columns[-1] == "selectivity, noisy"
+    assert not asked_tables(synthetic_dataset(config))
 
 
 def test_the_boundary_table_measures_the_distance(dataset: xr.Dataset) -> None:

@@ -10,7 +10,17 @@ import pytest
 import xarray as xr
 
 from synthetic import small_config, synthetic_arrays, synthetic_dataset
-from vaekit.results import COORDINATES, SCHEMA, ResultsError, build, open_results, save, settings
+from vaekit.config import SweepConfig
+from vaekit.results import (
+    COORDINATES,
+    OPTIONAL,
+    SCHEMA,
+    ResultsError,
+    build,
+    open_results,
+    save,
+    settings,
+)
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +208,34 @@ def test_damage_is_found(tmp_path: Path) -> None:
         else:
             xr.testing.assert_identical(loaded, dataset)
     assert found >= 5
+
+
+def optional(dataset_config: SweepConfig) -> dict[str, np.ndarray]:
+    """Every optional variable, with two estimators and one axis score."""
+    cell = (len(dataset_config.mu), len(dataset_config.beta), dataset_config.seeds)
+    return {
+        "aggregate_kl": np.full(cell, 1.5),
+        "baseline_recovery_r2": np.full((cell[0], dataset_config.baseline_seeds), 0.25),
+        "estimator": np.array(["ksg", "mine"]),
+        "information_limit": np.array([7.0, 6.0]),
+        "information_estimate": np.full((*cell, 2), 6.5),
+        "axis_metric": np.array(["sap"]),
+        "axis_score": np.full((*cell, 1), 0.1),
+    }
+
+
+def test_what_is_optional_may_be_there_or_not(tmp_path: Path) -> None:
+    config = small_config()
+    attrs = synthetic_dataset(config).attrs
+    whole = build(config, synthetic_arrays(config) | optional(config), attrs)
+    assert set(whole.variables) == set(SCHEMA) | set(COORDINATES) | set(OPTIONAL)
+    save(whole, tmp_path / "results.nc")
+    xr.testing.assert_identical(open_results(tmp_path), whole)
+    part = whole.drop_dims("estimator")
+    save(part, tmp_path / "part.nc")
+    assert "estimator" not in open_results(tmp_path / "part.nc").variables
+    with pytest.raises(ResultsError, match="estimator"):
+        save(whole.drop_vars("estimator"), tmp_path / "headless.nc")
 
 
 def test_save_refuses_what_open_would_refuse(dataset: xr.Dataset, tmp_path: Path) -> None:

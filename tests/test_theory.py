@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from vaekit import theory
 from vaekit.theory import (
+    ceiling,
     constant_predictor_mse,
     critical_beta,
+    grid_measures,
     information_ceiling,
     intensity_mean,
     intensity_variance,
     linear_optimum,
+    linear_solution,
     sigmoid,
 )
 
@@ -54,6 +57,16 @@ def test_critical_beta_scales() -> None:
     assert critical_beta(-2.0) == pytest.approx(critical_beta(2.0))
 
 
+def test_critical_beta_of_the_bernoulli_likelihood() -> None:
+    mean, variance = by_adaptive_quadrature(2.0)
+    expected = (49 * variance + 0.25) / (mean * (1 - mean))
+    assert critical_beta(2.0, likelihood="bernoulli") == pytest.approx(expected, rel=1e-6)
+    # At mu = 0 the best constant is 1/2, whose Fisher information is that of variance 1/4.
+    assert critical_beta(0.0, likelihood="bernoulli") == pytest.approx(critical_beta(0.0))
+    beyond = critical_beta([0.5, 1.5], likelihood="bernoulli", generator="linear")
+    assert np.isnan(beyond).tolist() == [False, True]
+
+
 def test_the_ceiling_of_a_gaussian_channel_is_its_capacity() -> None:
     assert information_ceiling(3.0, generator="linear", factors=2) == pytest.approx(
         math.log1p(49 / 0.25)
@@ -87,9 +100,9 @@ def test_the_ceiling_lies_below_the_gaussian_bound_and_falls_with_mu() -> None:
 def test_the_ceiling_is_smooth_where_the_small_noise_law_takes_over(
     mu: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    below = (7 * 0.8 * theory.SMALL_NOISE) ** 2
+    below = (7 * 0.8 * ceiling.SMALL_NOISE) ** 2
     extrapolated = information_ceiling(mu, factors=1, noise_variance=below)
-    monkeypatch.setattr(theory, "SMALL_NOISE", 0.0)
+    monkeypatch.setattr(ceiling, "SMALL_NOISE", 0.0)
     exact = information_ceiling(mu, factors=1, noise_variance=below)
     assert extrapolated == pytest.approx(exact, rel=5e-3)
 
@@ -165,3 +178,86 @@ def test_the_optimum_cannot_be_improved(beta: float) -> None:
         shift = rng.normal(0, 0.05, (3, 3))
         tau = best.posterior_variances * np.exp(shift[2])
         assert objective(best.weights + shift[0], encoder + shift[1], tau) >= at_best - 1e-12
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_learned_variance_is_the_best_fixed_one(seed: int) -> None:
+    """Over a fine scan of fixed variances none has a lower objective; the error is D times it."""
+    rng = np.random.default_rng(seed)
+    spectrum = np.exp(rng.normal(0.0, 1.5, 12))
+    beta, latents = float(np.exp(rng.uniform(-2, 2.5))), int(rng.integers(1, 11))
+    learned = linear_optimum(spectrum, beta=beta, decoder_variance=None, latents=latents)
+    scan = np.exp(np.linspace(-8, 6, 4001))
+    objectives = [
+        linear_optimum(spectrum, beta=beta, decoder_variance=v, latents=latents).objective
+        for v in scan
+    ]
+    assert learned.objective <= min(objectives) + 1e-9
+    assert learned.objective == pytest.approx(min(objectives), abs=1e-3)
+    assert learned.squared_error / 12 == pytest.approx(learned.decoder_variance)
+
+
+def test_the_learned_variance_of_a_plain_vae_is_that_of_ppca() -> None:
+    """Tipping and Bishop 1999, equation 8: the mean of the eigenvalues left out."""
+    spectrum = [9.0, 4.0, 1.0, 0.5, 0.3]
+    found = linear_optimum(spectrum, beta=1.0, decoder_variance=None, latents=2)
+    assert found.decoder_variance == pytest.approx(0.6)
+
+
+def test_what_has_no_optimum_is_refused() -> None:
+    with pytest.raises(ValueError, match="latents: got 3 for data of rank 2"):
+        linear_optimum([2.0, 1.0, 0.0], beta=1.0, decoder_variance=None, latents=3)
+    with pytest.raises(ValueError, match="beta: got 0"):
+        linear_optimum([2.0, 1.0], beta=0.0, decoder_variance=1.0, latents=1)
+    with pytest.raises(ValueError, match="decoder_variance: got -1"):
+        linear_optimum([2.0, 1.0], beta=1.0, decoder_variance=-1.0, latents=1)
+    with pytest.raises(ValueError, match="at least one for each of 9 tiles"):
+        grid_measures(0.0, (0.1, 0.9), beta=1.0, decoder_variance=1.0, latents=8)
+
+
+def test_the_weights_have_the_optimums_distortion_and_rate() -> None:
+    """The matrices, put into the definitions: error, KL and code variance of the closed form."""
+    rng = np.random.default_rng(2)
+    mixed = rng.normal(size=(6, 6))
+    covariance = mixed @ mixed.T
+    solution = linear_solution(covariance, beta=1.5, decoder_variance=0.4, latents=8)
+    best, w, v = solution.optimum, solution.decoder, solution.encoder
+    assert 0 < best.active_units < 6
+    missed = np.eye(6) - w @ v
+    error = (
+        np.trace(missed @ covariance @ missed.T) + np.square(w).sum(0) @ best.posterior_variances
+    )
+    assert error == pytest.approx(best.squared_error)
+    code = np.diag(v @ covariance @ v.T)
+    assert code == pytest.approx(best.code_variances)
+    tau = best.posterior_variances
+    assert 0.5 * (code + tau - 1 - np.log(tau)) == pytest.approx(best.kl)
+
+
+def test_the_grids_measures_have_the_worked_values() -> None:
+    """Methods D3.3: nine tiles of 49 pixels, both variances 1/4, beta = 1."""
+    levels = (0.1, 0.5, 0.9)
+    by_mean = grid_measures(0.0, levels, beta=1.0, decoder_variance=0.25, latents=9)
+    by_sample = grid_measures(
+        0.0, levels, beta=1.0, decoder_variance=0.25, latents=9, code="sample"
+    )
+    assert by_mean.recovery_r2 == pytest.approx(0.99492, abs=5e-6)
+    assert by_sample.recovery_r2 == pytest.approx(0.98987, abs=5e-6)
+    assert by_mean.information == pytest.approx(9 * 2.642, abs=5e-3)
+    assert by_sample.information == pytest.approx(9 * 2.296, abs=5e-3)
+    assert by_sample.truth_to_code_mse == pytest.approx(0.25 / 49.25)
+    assert by_mean.decode_mse == pytest.approx((0.25 / 49.25) ** 2 * by_mean.constant_mse)
+    collapsed = grid_measures(2.0, levels, beta=198.0, decoder_variance=0.25, latents=9)
+    assert collapsed.optimum.active_units == 0
+    assert collapsed.decode_mse == collapsed.constant_mse == pytest.approx(2.25 + 0.32 / 3)
+    assert collapsed.code_to_truth_r2 == collapsed.recovery_r2 == collapsed.information == 0.0
+    assert collapsed.truth_to_code_mse == 0.0
+
+
+def test_the_grids_measures_do_not_depend_on_mu_but_for_the_image() -> None:
+    options = {"beta": 3.0, "decoder_variance": None, "latents": 9, "noise_variance": 0.5}
+    here, there = (grid_measures(mu, (0.0, 1.0), **options) for mu in (0.0, 4.0))
+    assert there.decode_mse > here.decode_mse
+    assert replace(there, decode_mse=0.0, constant_mse=0.0, optimum=here.optimum) == replace(
+        here, decode_mse=0.0, constant_mse=0.0
+    )

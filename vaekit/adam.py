@@ -30,18 +30,21 @@ def healthy(nll: Tensor, kl: Tensor, gradients: list[Layer]) -> Tensor:
 
 
 class Adam:
-    """The update of a state by a gradient laid out as its parameters."""
+    """The update of a state by a gradient laid out as its parameters.
+
+    Models that share a learning rate at the start share it always; it may change from step to step.
+    """
 
     def __init__(self, state: State, gradient: Tensor) -> None:
         self.state = state
         flats = (state.vae.flat, gradient, state.exp_avg, state.exp_avg_sq)
         rates = state.learning_rate.tolist()
         if len(set(rates)) == 1:
-            self.groups = [(rates[0], [[flat] for flat in flats])]
+            self.groups = [(0, [[flat] for flat in flats])]
         else:
             # Which values share a call never changes: the bits at the ends of a call depend on it.
             self.groups = [
-                (rate, [self._views(flat, _where(rates, rate)) for flat in flats])
+                (rates.index(rate), [self._views(flat, _where(rates, rate)) for flat in flats])
                 for rate in sorted(set(rates))
             ]
         # What a model had when it was stopped; it is put back after each update of its neighbours.
@@ -57,7 +60,7 @@ class Adam:
         state.stopped.masked_fill_(~healthy & (state.stopped == 0), int(state.steps) + 1)
         self._keep([model for model, step in enumerate(state.stopped.tolist()) if step])
         steps = state.steps.float()
-        for rate, (parameters, gradients, exp_avgs, exp_avg_sqs) in self.groups:
+        for first, (parameters, gradients, exp_avgs, exp_avg_sqs) in self.groups:
             adam(
                 parameters,
                 gradients,
@@ -69,7 +72,7 @@ class Adam:
                 amsgrad=False,
                 beta1=BETA1,
                 beta2=BETA2,
-                lr=rate,
+                lr=state.learning_rate[first].item(),
                 weight_decay=0.0,
                 eps=EPSILON,
                 maximize=False,

@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from vaekit.launch import Launcher
     from vaekit.sweep import OnDiverge
 
-PREDICT_FIELDS = ("mu", "grid", "tile", "noise_variance", "decoder_variance", "generator")
+PREDICT_FIELDS = (
+    "mu",
+    "grid",
+    "tile",
+    "noise_variance",
+    "decoder_variance",
+    "generator",
+    "likelihood",
+)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., None])
 
@@ -252,6 +260,7 @@ def predict(**fields: str | None) -> None:
             noise_variance=config.noise_variance,
             decoder_variance=config.decoder_variance,
             generator=config.generator,
+            likelihood=config.likelihood,
         )
         ceiling = information_ceiling(
             mu,

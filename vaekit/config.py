@@ -72,6 +72,8 @@ Beta = Annotated[Finite, Field(ge=0, le=1e38)]
 Level = Annotated[Finite, Field(ge=-1e6, le=1e6)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Floats = BeforeValidator(_split)
+Estimator = Literal["gaussian", "ksg", "mine", "infonce"]
+AxisScore = Literal["mig", "sap", "dci", "higgins", "factorvae"]
 
 
 class SweepConfig(BaseModel):
@@ -172,6 +174,16 @@ class SweepConfig(BaseModel):
         ge=32,
         le=2**24,
     )
+    estimators: Annotated[tuple[Estimator, ...], Floats] = _field(
+        "Further estimates of the information in the code; all but gaussian take time.",
+        "different ones of gaussian, ksg, mine, infonce",
+        (),
+    )
+    axis_scores: Annotated[tuple[AxisScore, ...], Floats] = _field(
+        "Scores that depend on the latents' axes, which are chance where tiles are alike.",
+        "different ones of mig, sap, dci, higgins, factorvae",
+        (),
+    )
     baseline_seeds: int = _field(
         "Untrained networks measured as the baseline.",
         "a whole number from 0 to 10000",
@@ -238,6 +250,10 @@ class SweepConfig(BaseModel):
             # Two values that are one in float32 would name one data stream, or one model, twice.
             if len({_float32(value) for value in values}) < len(values):
                 raise ConfigError(name, values, allowed(name))
+        for name in ("estimators", "axis_scores"):
+            names = getattr(self, name)
+            if len(set(names)) < len(names):
+                raise ConfigError(name, names, allowed(name))
         if self.generator == "sigmoid" and not all(
             0 < _float32(level) < 1 for level in self.test_levels
         ):

@@ -7,8 +7,7 @@ saw; what a model recovered, its rate, its distortion and its information are me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,34 +15,23 @@ import torch
 from torch import Tensor
 
 from vaekit import metrics
+from vaekit.axis_scores import axis_scores, labels
 from vaekit.config import SweepConfig
 from vaekit.data import draw, grid_truth, intensity, render_truth
-from vaekit.model import StackedVAE, mlp
+from vaekit.estimators import limit
+from vaekit.fresh import estimates, fresh_draws, recovery, untrained_recovery
+from vaekit.model import StackedVAE, chunks
 from vaekit.probe import LinearProbe, fit_adam, fit_exact, moments_of, mse_and_r2
-from vaekit_kernels import Stream, float_ids, pixel_nll
+from vaekit_kernels import Stream
 from vaekit_kernels.philox import normals
 
 Arrays = dict[str, npt.NDArray[np.generic]]
 
-CHUNK_BYTES = 64 * 1024**2
-# Draws come in blocks of this many rows, block i from step i: part of what the draws are.
-DRAW_ROWS = 1024
 # The step field of the test grid's latent noise, which no block of draws reaches.
 GRID_STEP = 2**32 - 1
 EXAMPLES = 21
 RECONSTRUCTIONS = 8
 LATENT_VALUES = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)
-
-
-@dataclass(frozen=True)
-class _Draws:
-    """What the fresh draws of a stack came to: z [S, N, F], code [M, N, L], means over N."""
-
-    z: Tensor
-    code: Tensor
-    kl: Tensor
-    code_variance: Tensor
-    distortion: Tensor
 
 
 def evaluate_stack(
@@ -76,22 +64,32 @@ def evaluate_stack(
     finite = _finite(vae)
     vae = _with_zeros_for(vae, ~finite)
     with torch.no_grad():
-        draws = _fresh_draws(vae, config, stream_mu, stream_seeds, model_seeds, beta)
-        active = metrics.active(draws.code_variance)
-        measured = _grid_measures(vae, config, model_seeds, active)
-        measured |= _recovery(config, draws, active)
+        draws = fresh_draws(vae, config, stream_mu, stream_seeds, model_seeds, beta)
+        finite = finite & draws.finite
+        vae, draws = _with_zeros_for(vae, ~finite), draws.without(~finite)
+        active = metrics.active(draws.code_variance) & finite[:, None]
+        measured, whole = _grid_measures(vae, config, model_seeds, active)
+        finite = finite & whole
+        measured |= recovery(config, draws, active)
+        if config.estimators:
+            measured["information_estimate"] = estimates(config, draws, active, model_seeds)
+        if config.axis_scores:
+            measured["axis_score"] = axis_scores(
+                vae, config, stream_mu, stream_seeds, draws.z, draws.mean, active
+            )
+        aggregate = moments_of(draws.mean)
     rate = draws.kl.sum(-1)
     measured |= {
         "kl": draws.kl,
         "code_variance": draws.code_variance,
         "rate": rate,
+        "aggregate_kl": metrics.aggregate_kl(
+            aggregate.mean, aggregate.covariance + torch.diag_embed(draws.variance)
+        ),
         "distortion": draws.distortion,
         "elbo": -(draws.distortion + rate),
         "objective": draws.distortion + beta.double() * rate,
     }
-    finite = finite & torch.stack(
-        [torch.isfinite(values).flatten(1).all(1) for values in (draws.kl, draws.code_variance)]
-    ).all(0)
     arrays: Arrays = {}
     for name, values in measured.items():
         values[~finite] = torch.nan
@@ -103,22 +101,46 @@ def evaluate_stack(
     return arrays
 
 
-def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
-    """Measure the probes of untrained networks, one for each baseline seed.
+def names_of_columns(config: SweepConfig) -> Arrays:
+    """Name the columns of the measures that a configuration asks for, with the estimators' limits.
 
     Returns:
-        baseline_probe_mse and baseline_probe_r2 [baseline_seed, direction, fit].
+        estimator and information_limit [E] and axis_metric [C]; nothing that is not asked for.
+    """
+    found: Arrays = {}
+    if config.estimators:
+        limits = [limit(name, config.evaluation_draws) for name in config.estimators]
+        found |= {"estimator": np.array(config.estimators), "information_limit": np.array(limits)}
+    if config.axis_scores:
+        found["axis_metric"] = np.array(labels(config.axis_scores))
+    return found
+
+
+def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
+    """Measure untrained networks, one for each baseline seed: what needs no training to be there.
+
+    Returns:
+        baseline_probe_mse and baseline_probe_r2 [baseline_seed, direction, fit] on the test grid,
+        and baseline_recovery_r2 [mu, baseline_seed] on fresh noisy draws, all latents counted.
     """
     seeds = torch.arange(config.baseline_seeds, dtype=torch.int64, device=device)
     shape = (config.baseline_seeds, 2, 2)
     if not config.baseline_seeds:
-        return {name: np.empty(shape) for name in ("baseline_probe_mse", "baseline_probe_r2")}
+        empty: Arrays = {
+            name: np.empty(shape) for name in ("baseline_probe_mse", "baseline_probe_r2")
+        }
+        return empty | {"baseline_recovery_r2": np.empty((len(config.mu), 0))}
     with torch.no_grad():
         vae = StackedVAE.initial(config, seeds)
         truth = grid_truth(config).to(device)
         code = _grid_codes(vae, config, truth, seeds)
         _, mse, r2 = _probes(truth, code, seeds)
-    return {"baseline_probe_mse": mse.cpu().numpy(), "baseline_probe_r2": r2.cpu().numpy()}
+        untrained = torch.stack([untrained_recovery(vae, config, mu) for mu in config.mu])
+    return {
+        "baseline_probe_mse": mse.cpu().numpy(),
+        "baseline_probe_r2": r2.cpu().numpy(),
+        "baseline_recovery_r2": untrained.cpu().numpy(),
+    }
 
 
 def example_images(config: SweepConfig) -> Arrays:
@@ -194,19 +216,11 @@ def _with_zeros_for(vae: StackedVAE, bad: Tensor) -> StackedVAE:
     return copy
 
 
-def _chunks(count: int, models: int, config: SweepConfig) -> Iterator[slice]:
-    """Cut rows so that one activation of all models takes no more than `CHUNK_BYTES`."""
-    width = max(config.pixels, *config.hidden, 1) if config.hidden else config.pixels
-    size = max(1, CHUNK_BYTES // (4 * models * width))
-    for first in range(0, count, size):
-        yield slice(first, min(first + size, count))
-
-
 def _grid_codes(vae: StackedVAE, config: SweepConfig, truth: Tensor, seeds: Tensor) -> Tensor:
     """Codes of the clean test grid, [M, T, L]."""
     code = torch.empty(vae.models, len(truth), config.latents, device=truth.device)
     code_std = torch.empty_like(code)
-    for rows in _chunks(len(truth), vae.models, config):
+    for rows in chunks(len(truth), vae.models, config):
         mean, logvar = vae.encode(render_truth(config, truth[rows]))
         code[:, rows] = mean
         code_std[:, rows] = torch.exp(0.5 * logvar)
@@ -240,14 +254,21 @@ def _probes(truth: Tensor, code: Tensor, seeds: Tensor) -> tuple[list[LinearProb
 
 def _grid_measures(
     vae: StackedVAE, config: SweepConfig, seeds: Tensor, active: Tensor
-) -> dict[str, Tensor]:
-    """Measure the probes and what the decoder makes of them on the clean test grid."""
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Measure the probes and what the decoder makes of them on the clean test grid.
+
+    Returns:
+        The measures, and which models have finite codes there, bool [M].
+    """
     truth = grid_truth(config).to(vae.flat.device)
     code = _grid_codes(vae, config, truth, seeds)
+    # The grid is far from what a model was trained on, so a code may overflow here alone.
+    whole = torch.isfinite(code).flatten(1).all(1)
+    code[~whole] = 0.0
     forward, mse, r2 = _probes(truth, code, seeds)
 
     sums = torch.zeros(3, vae.models, dtype=torch.float64, device=truth.device)
-    for rows in _chunks(len(truth), vae.models, config):
+    for rows in chunks(len(truth), vae.models, config):
         image = render_truth(config, truth[rows])
         latents = [probe(truth[rows]) for probe in forward] + [code[:, rows].contiguous()]
         for index, z in enumerate(latents):
@@ -256,81 +277,11 @@ def _grid_measures(
 
     kept = code * active[:, None]
     _, recovered = mse_and_r2(fit_exact(kept, truth), kept, truth)
-    return {
+    measured = {
         "probe_mse": mse,
         "probe_r2": r2,
         "decode_mse": decode[:2].T.contiguous(),
         "reconstruction_mse": decode[2],
         "grid_recovery_r2": torch.where(active.any(-1), recovered, 0.0),
     }
-
-
-def _fresh_draws(
-    vae: StackedVAE,
-    config: SweepConfig,
-    mu: Tensor,
-    stream_seeds: Tensor,
-    seeds: Tensor,
-    beta: Tensor,
-) -> _Draws:
-    """Encode and decode `config.evaluation_draws` fresh noisy images of every stream."""
-    streams, models = len(mu), vae.models
-    z_all, code_all = [], []
-    kl = torch.zeros(models, config.latents, dtype=torch.float64, device=mu.device)
-    distortion = torch.zeros(models, dtype=torch.float64, device=mu.device)
-    for index, first in enumerate(range(0, config.evaluation_draws, DRAW_ROWS)):
-        rows = min(DRAW_ROWS, config.evaluation_draws - first)
-        images, z = draw(config, mu, stream_seeds, index, batch=rows, purpose="evaluate")
-        noise = normals(
-            seeds, float_ids(beta), index, Stream.EVALUATION_LATENT, rows, config.latents
-        )
-        codes = []
-        for part in _chunks(rows, models, config):
-            x = images[:, None, part].expand(streams, models // streams, -1, -1).flatten(0, 1)
-            mean, logvar = vae.encode(x)
-            sample = mean + torch.exp(0.5 * logvar) * noise[:, part]
-            codes.append(sample if config.code == "sample" else mean)
-            kl += metrics.kl_per_latent(mean.double(), logvar.double()).sum(dim=1)
-            distortion += (
-                pixel_nll(
-                    mlp(vae.decoder, sample),
-                    images[:, part].contiguous(),
-                    likelihood=config.likelihood,
-                    decoder_variance=config.decoder_variance,
-                    linear=config.decoder_output == "linear",
-                )
-                .double()
-                .sum(dim=1)
-            )
-        z_all.append(z)
-        code_all.append(torch.cat(codes, dim=1))
-    code = torch.cat(code_all, dim=1)
-    count = config.evaluation_draws
-    return _Draws(
-        z=torch.cat(z_all, dim=1),
-        code=code,
-        kl=kl / count,
-        code_variance=code.double().var(dim=1, unbiased=False),
-        distortion=distortion / count,
-    )
-
-
-def _recovery(config: SweepConfig, draws: _Draws, active: Tensor) -> dict[str, Tensor]:
-    """Measure how much of the truth the active latents of fresh draws hold."""
-    models, streams = draws.code.shape[0], draws.z.shape[0]
-    z = draws.z[:, None].expand(streams, models // streams, -1, -1).flatten(0, 1)
-    truth = intensity(config, z)
-    half = config.evaluation_draws // 2
-    kept = draws.code * active[:, None]
-    probe = fit_exact(kept[:, :half], truth[:, :half])
-    _, recovered = mse_and_r2(probe, kept[:, half:], truth[:, half:])
-
-    moments = moments_of(z, draws.code)
-    correlations = metrics.canonical_correlations(moments.covariance, config.factors, active)
-    padded = correlations.new_zeros(models, config.latents)
-    padded[:, : correlations.shape[1]] = correlations
-    return {
-        "recovery_r2": torch.where(active.any(-1), recovered, 0.0),
-        "canonical_correlation": padded,
-        "information": metrics.gaussian_information(correlations),
-    }
+    return measured, whole

@@ -22,6 +22,29 @@ def kl_per_latent(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + torch.expm1(logvar) - logvar)
 
 
+def aggregate_kl(mean: Tensor, covariance: Tensor) -> Tensor:
+    """KL of the aggregate posterior's Gaussian part from N(0, I), in nats.
+
+        1/2 [ tr(C) + |m|^2 - L - ln det C ],  m and C of q(z) = E_x q(z|x)
+
+    The rate is I_q(x; z) + KL(q(z) || p(z)), and that KL is this part plus the distance of q(z)
+    from the Gaussian of its own moments: what is given here is a lower bound of it, exact if q(z)
+    is Gaussian, and the rate less this an upper bound of what the code says about the image.
+
+    Args:
+        mean: [M, L], float64.
+        covariance: [M, L, L]: of the posteriors' means, plus their average variances.
+
+    Returns:
+        [M].
+
+    Source: Hoffman and Johnson 2016, "ELBO surgery", equation 7.
+    """
+    trace = covariance.diagonal(dim1=1, dim2=2).sum(-1)
+    logdet = torch.linalg.slogdet(covariance).logabsdet
+    return 0.5 * (trace + mean.square().sum(-1) - mean.shape[1] - logdet)
+
+
 def _inverse_root(covariance: Tensor) -> Tensor:
     """Pseudo-inverse square root of symmetric matrices, absent directions mapped to 0."""
     values, vectors = torch.linalg.eigh(covariance)

@@ -8,7 +8,7 @@ is a contiguous operand of one batched product.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,6 +20,8 @@ from vaekit_kernels import Stream
 from vaekit_kernels.philox import uniforms
 
 Layer = tuple[Tensor, Tensor]
+# What one activation of all models may take where rows are cut into chunks.
+CHUNK_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,11 @@ class StackedVAE:
         for ours, theirs in zip(self.layers, single.layers, strict=True):
             for mine, other in zip(ours, theirs, strict=True):
                 mine[index].copy_(other[0])
+
+
+def chunks(count: int, models: int, config: SweepConfig) -> Iterator[slice]:
+    """Cut rows so that one activation of all models takes no more than `CHUNK_BYTES`."""
+    width = max(config.pixels, *config.hidden, 1) if config.hidden else config.pixels
+    size = max(1, CHUNK_BYTES // (4 * models * width))
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))

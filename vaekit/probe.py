@@ -132,8 +132,8 @@ def fit_adam(
 ) -> LinearProbe:
     """Fit a probe as the post did: torch.nn.Linear, mean squared error, a few epochs of Adam.
 
-    Initial weights and the order of the rows come from counters: the same for all models of a seed,
-    and for every run.
+    Initial weights and the order of the rows come from counters: weights are the same for all
+    models of a seed, the order for all models.
 
     Args:
         inputs: [M, N, I], or [N, I] shared.
@@ -155,7 +155,9 @@ def fit_adam(
     adam = torch.optim.Adam([parameters], lr=learning_rate)
     ones = inputs.new_ones(1, 1, 1)
     for epoch in range(1, epochs + 1):
-        keys = uniforms(seeds[:1], seeds.new_zeros(1), epoch, Stream.PROBE, 1, rows)
+        # One order for all seeds: that of the stack's first would hang on what else is in it.
+        shared = seeds.new_zeros(1)
+        keys = uniforms(shared, shared, epoch, Stream.PROBE, 1, rows)
         order = torch.argsort(keys[0, 0], stable=True)
         for pick in order.split(batch):
             x = inputs[..., pick, :].expand(models, len(pick), width)

@@ -1,13 +1,14 @@
 """The dataset of a sweep: its schema as data, and how it is built, saved and opened.
 
 `SCHEMA` and `COORDINATES` are the definition: what `build` makes, `save` writes and `open_results`
-accepts is what they say, and nothing else.
+accepts is what they say, and nothing else. What `OPTIONAL` names may be absent: it is measured only
+where the configuration asks for it, or is newer than the file.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,37 @@ SCHEMA: dict[str, Variable] = {
     ),
 }
 
+OPTIONAL: dict[str, Variable] = {
+    "aggregate_kl": Variable(
+        _CELL, "float64", "nats", "KL of the aggregate posterior's moments from the prior"
+    ),
+    "baseline_recovery_r2": Variable(
+        ("mu", "baseline_seed"), "float64", "1", "recovery R2 of untrained networks, noisy draws"
+    ),
+    "estimator": Variable(("estimator",), "str", "1", "estimator of information"),
+    "information_estimate": Variable(
+        (*_CELL, "estimator"), "float64", "nats", "information of code and truth, noisy draws"
+    ),
+    "information_limit": Variable(
+        ("estimator",), "float64", "nats", "most that the number of draws supports"
+    ),
+    "axis_metric": Variable(
+        ("axis_metric",), "str", "1", "score that depends on the latents' axes"
+    ),
+    "axis_score": Variable(
+        (*_CELL, "axis_metric"), "float64", "1", "AXIS-DEPENDENT: seed noise where tiles are alike"
+    ),
+}
+
+
+def _present(names: Iterable[object]) -> dict[str, Variable]:
+    """Everything that a dataset with these variables must hold, and how."""
+    given = set(names)
+    # With a variable come the labels of its columns.
+    given |= {dim for name in given & OPTIONAL.keys() for dim in OPTIONAL[str(name)].dims}
+    optional = {name: variable for name, variable in OPTIONAL.items() if name in given}
+    return {**COORDINATES, **SCHEMA, **optional}
+
 
 def build(
     config: SweepConfig,
@@ -172,10 +204,10 @@ def build(
 
     Args:
         config: gives the coordinates mu, beta, seed and latent, and goes into the attributes.
-        arrays: one array for each variable of `SCHEMA`, axes in the schema's order; and the
-            coordinates that the configuration does not fix: "step" (last step of each window of
-            the curves) and "latent_value" (of the traversals). Others may be given too; by default
-            they count from 0.
+        arrays: one array for each variable of `SCHEMA`, axes in the schema's order; any of
+            `OPTIONAL`; and the coordinates that the configuration does not fix: "step" (last step
+            of each window of the curves) and "latent_value" (of the traversals). Others may be
+            given too; by default they count from 0.
         attrs: how the run was made: device, versions, command and so on.
 
     Returns:
@@ -193,10 +225,12 @@ def build(
         "latent": range(config.latents),
     }
     for name in arrays:
-        if name not in SCHEMA and name not in COORDINATES:
+        if name not in _present(arrays):
             raise ResultsError("dataset", "not a variable of the schema", name)
     values = {name: np.asarray(array) for name, array in (fixed | dict(arrays)).items()}
-    for name, variable in SCHEMA.items():
+    for name, variable in _present(values).items():
+        if name in COORDINATES:
+            continue
         if name not in values:
             raise ResultsError("dataset", "missing", name)
         if values[name].ndim != len(variable.dims):
@@ -210,7 +244,7 @@ def build(
     low, high = _image_range(config)
     encoding = _image_encoding(low, high)
     dataset = xr.Dataset(attrs={"config": config.to_toml(), **(attrs or {})})
-    for name, variable in {**COORDINATES, **SCHEMA}.items():
+    for name, variable in _present(values).items():
         array = values[name].astype(variable.dtype)
         if variable.image:
             array = _as_stored(array, low, high)
@@ -234,7 +268,7 @@ def save(dataset: xr.Dataset, path: Path | str) -> None:
     """
     _validate(dataset, path)
     encoding = {}
-    for name, variable in {**COORDINATES, **SCHEMA}.items():
+    for name, variable in _present(dataset.variables).items():
         storage: dict[str, Any] = {}
         # HDF5 compresses neither strings of varying length nor arrays without elements.
         if variable.dtype != "str" and dataset[name].size:
@@ -277,7 +311,7 @@ def open_results(path: Path | str) -> xr.Dataset:
             except (*failures, MemoryError) as error:
                 raise ResultsError(file, f"damaged ({error})", str(name)) from error
         dataset = xr.Dataset(attrs=opened.attrs)
-        for name, variable in {**COORDINATES, **SCHEMA}.items():
+        for name, variable in _present(loaded).items():
             if name not in loaded:
                 raise ResultsError(file, "missing", name)
             found = loaded[name]
@@ -302,9 +336,9 @@ def settings(dataset: xr.Dataset) -> dict[str, Any]:
 def _validate(dataset: xr.Dataset, where: object) -> None:
     """Raise a ResultsError unless a dataset is what the schema says."""
     for name in dataset.variables:
-        if name not in SCHEMA and name not in COORDINATES:
+        if name not in _present(dataset.variables):
             raise ResultsError(where, "not a variable of the schema", str(name))
-    for name, variable in {**COORDINATES, **SCHEMA}.items():
+    for name, variable in _present(dataset.variables).items():
         if name not in dataset.variables:
             raise ResultsError(where, "missing", name)
         if dataset[name].dims != variable.dims:

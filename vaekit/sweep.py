@@ -21,6 +21,7 @@ from vaekit.evaluate import (
     as_pictures,
     evaluate_baseline,
     example_images,
+    names_of_columns,
     reconstruction_inputs,
 )
 from vaekit.files import write_whole
@@ -198,7 +199,13 @@ def _measure(
     progress.advance(config.baseline_seeds)
     return results.build(
         config,
-        {**arrays, **pictures, **_theory(config), "step": np.array(curve_steps(config))},
+        {
+            **arrays,
+            **pictures,
+            **_theory(config),
+            **names_of_columns(config),
+            "step": np.array(curve_steps(config)),
+        },
         attrs={
             "command": command,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -226,6 +233,7 @@ def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
             noise_variance=noise,
             decoder_variance=config.decoder_variance,
             generator=generator,
+            likelihood=config.likelihood,
         ),
         "information_ceiling": np.array(
             [

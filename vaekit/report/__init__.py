@@ -17,6 +17,7 @@ from vaekit.figures.maps import recovery_difference
 from vaekit.figures.style import objective_note
 from vaekit.files import write_whole
 from vaekit.report import compare, tables
+from vaekit.report.asked import asked_tables
 from vaekit.report.narrative import narrative, sections
 from vaekit.results import settings
 
@@ -131,6 +132,7 @@ def _run(label: str, dataset: xr.Dataset) -> dict[str, Any]:
         "tables": [
             tables.boundary_table(dataset),
             tables.cell_table(dataset),
+            *asked_tables(dataset),
             tables.baseline_table(dataset),
             tables.configuration_table(dataset),
             tables.run_table(dataset),

@@ -73,6 +73,27 @@ CELL_COLUMNS: dict[str, tuple[Callable[[xr.Dataset], xr.DataArray], bool]] = {
 }
 
 
+def cell_columns(
+    dataset: xr.Dataset,
+) -> dict[str, tuple[Callable[[xr.Dataset], xr.DataArray], bool]]:
+    """Return `CELL_COLUMNS`, and those of measures that not every file holds."""
+    columns = dict(CELL_COLUMNS)
+    if "aggregate_kl" in dataset:
+        columns["aggregate KL, nats"] = (lambda d: d["aggregate_kl"], False)
+    if "baseline_recovery_r2" in dataset:
+        columns["selectivity, noisy"] = (selectivity, False)
+    return columns
+
+
+def selectivity(dataset: xr.Dataset) -> xr.DataArray:
+    """Recovery beyond that of untrained networks: R2 less their mean, on noisy draws of one mu.
+
+    Of an untrained network all latents count, of a trained one the active ones; so a collapsed
+    model has a negative selectivity.
+    """
+    return dataset["recovery_r2"] - dataset["baseline_recovery_r2"].mean("baseline_seed")
+
+
 def status_text(status: np.ndarray) -> tuple[str, str]:
     """Say how a cell's seeds ended, and the row's kind: that of all of them, else "" or "mixed"."""
     kinds = [kind for kind in ("collapsed", "diverged", "ok") if (status == kind).any()]
@@ -97,9 +118,10 @@ def cell_table(dataset: xr.Dataset) -> Table:
     dataset = dataset.sortby(["mu", "beta"])
     order = ("mu", "beta", "seed")
     status = dataset["status"].transpose(*order).values
+    columns = cell_columns(dataset)
     measured = {
         head: converged(dataset, value(dataset)).transpose(*order).values
-        for head, (value, _) in CELL_COLUMNS.items()
+        for head, (value, _) in columns.items()
     }
     rows = []
     for i, mu in enumerate(dataset["mu"].values):
@@ -109,7 +131,7 @@ def cell_table(dataset: xr.Dataset) -> Table:
             entries = [Entry(plain(mu)), Entry(plain(beta)), Entry(text)]
             entries += [
                 Entry(spread_text(measured[head][i, k]), void=dead and flattering)
-                for head, (_, flattering) in CELL_COLUMNS.items()
+                for head, (_, flattering) in columns.items()
             ]
             rows.append(Row(entries, kind))
     seeds = dataset.sizes["seed"]
@@ -117,7 +139,7 @@ def cell_table(dataset: xr.Dataset) -> Table:
     return Table(
         f"Every cell ({objective_note(dataset)}{note}). Struck-through numbers belong to collapsed "
         "models: their code and their image hardly vary, whatever that scores.",
-        ["μ", "β", "status", *CELL_COLUMNS],
+        ["μ", "β", "status", *columns],
         rows,
         heads=2,
     )

@@ -1,0 +1,463 @@
+"""Defects that a test must see, as data: `plant.py` plants them, one by one, in a copy.
+
+`test_mutants` checks in every run of the tests that all of them still apply. Some are known from
+other packages: their numbers are those of `KNOWN`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REFERENCE = "kernels/vaekit_kernels/reference.py"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A piece of a file, which occurs there once, and what takes its place."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A defect.
+
+    Attributes:
+        defect: what is wrong, in words.
+        edits: what makes it so.
+        tests: node ids, each of which must fail.
+        known: number in `KNOWN`; 0 if it is our own.
+    """
+
+    defect: str
+    edits: tuple[Edit, ...]
+    tests: tuple[str, ...]
+    known: int = 0
+
+
+# Defects found in other packages, and why some of them cannot happen here.
+KNOWN = {
+    1: "stratified-sampling weights off the diagonal: no minibatch estimate of q(z) here",
+    2: "stratified-sampling weights in one of two sums: no minibatch estimate of q(z) here",
+    3: "reshape for transpose",
+    4: "scores of the mean where a sample is asked for",
+    5: "permutation within a sample",
+    6: "discriminator's loss reaches the encoder: no discriminator here",
+    7: "the VAE's optimiser owns the discriminator: no discriminator here",
+    8: "optimiser's step before the second backward: one backward a step here",
+    9: "another KL weight in validation than in training",
+    10: "the first batch's loss for the whole set's",
+    11: "active units counted as the length of the mask",
+    12: "KL logged with its sign flipped",
+    13: "initial weights before the seed",
+    14: "the best weights saved with the last optimiser: no best weights here",
+    15: "bits for nats",
+    16: "a test that swallows its assertions",
+    17: "beta accepted and not used",
+    18: "a prior of another variance",
+}
+
+_EVALUATE, _METRICS, _OBJECTIVE = "vaekit/evaluate.py", "vaekit/metrics.py", "vaekit/objective.py"
+_CRITIC, _FRESH = "vaekit/estimators/critic.py", "vaekit/fresh.py"
+_T = "tests/test_"
+
+MUTANTS: dict[str, Mutant] = {
+    "collapse-is-recovery": Mutant(
+        "a code of inactive latents counts as recovery of the test grid",
+        (
+            Edit(
+                _EVALUATE,
+                "    kept = code * active[:, None]\n    _, recovered",
+                "    kept = code\n    _, recovered",
+            ),
+            Edit(
+                _EVALUATE,
+                '"grid_recovery_r2": torch.where(active.any(-1), recovered, 0.0)',
+                '"grid_recovery_r2": recovered',
+            ),
+        ),
+        (_T + "evaluate.py::test_a_whisper_of_a_code_is_collapsed_too",),
+    ),
+    "collapse-is-ok": Mutant(
+        "a model without an active unit has status ok",
+        (Edit(_METRICS, '"collapsed" if units == 0', '"collapsed" if units < 0'),),
+        (
+            _T + "metrics.py::test_status",
+            _T + "evaluate.py::test_a_collapsed_model_is_never_recovered",
+        ),
+    ),
+    "collapse-has-r2-one": Mutant(
+        "a target without variance is explained perfectly",
+        (
+            Edit(
+                "vaekit/probe.py",
+                "1.0 - error / spread.clamp(min=1e-300), 0.0)",
+                "1.0 - error / spread.clamp(min=1e-300), 1.0)",
+            ),
+        ),
+        (_T + "probe.py::test_predicting_a_code_of_zeros_looks_perfect_and_explains_nothing",),
+    ),
+    "collapse-has-information": Mutant(
+        "inactive latents count among the canonical correlations",
+        (
+            Edit(
+                _METRICS,
+                "mask = kept.to(covariance.dtype)",
+                "mask = torch.ones_like(kept, dtype=covariance.dtype)",
+            ),
+        ),
+        (
+            _T + "metrics.py::test_inactive_latents_do_not_count",
+            _T + "evaluate.py::test_a_whisper_of_a_code_is_collapsed_too",
+        ),
+    ),
+    "sampled-noise-is-activity": Mutant(
+        "active units are those of the sampled code",
+        (
+            Edit(
+                _FRESH,
+                "code_variance=mean.double()",
+                "code_variance=(torch.cat(code_all, dim=1) if code_all else mean).double()",
+            ),
+        ),
+        (_T + "evaluate.py::test_a_collapsed_model_is_not_saved_by_sampling_its_code",),
+    ),
+    "kl-halved-in-training": Mutant(
+        "the KL of the objective is half of itself",
+        (Edit(REFERENCE, "0.5 * terms.sum(-1)", "0.25 * terms.sum(-1)"),),
+        (
+            _T + "reference.py::test_analytic_kl_is_its_closed_form",
+            _T + "reference.py::test_sampled_kl_is_the_ratio_of_the_two_densities",
+        ),
+    ),
+    "kl-halved-in-measuring": Mutant(
+        "the KL that is reported is half of itself",
+        (Edit(_METRICS, "return 0.5 * (mean.square()", "return 0.25 * (mean.square()"),),
+        (_T + "metrics.py::test_kl_has_its_closed_form",),
+    ),
+    "loss-sums-over-samples": Mutant(
+        "a sum over the batch for the mean",
+        (Edit(_OBJECTIVE, "* kl).mean(dim=1))", "* kl).sum(dim=1))"),),
+        (_T + "objective.py::test_the_loss_is_a_sum_over_models_of_means_over_samples",),
+    ),
+    "loss-averages-models": Mutant(
+        "a mean over the stack for the sum: every gradient divided by M",
+        (Edit(_OBJECTIVE, "return torch.sum((nll", "return torch.mean((nll"),),
+        (_T + "objective.py::test_the_loss_is_a_sum_over_models_of_means_over_samples",),
+    ),
+    "nll-averages-pixels": Mutant(
+        "a mean over pixels for the sum: beta grows by P / 2 in disguise",
+        (Edit(REFERENCE, "(x - y).square().sum(-1)", "(x - y).square().mean(-1)"),),
+        (_T + "reference.py::test_gaussian_nll_is_the_density",),
+    ),
+    "betas-share-noise": Mutant(
+        "all betas of a seed see the same latent noise",
+        (
+            Edit(
+                _OBJECTIVE, "normals(seeds, float_ids(beta), step", "normals(seeds, 0 * seeds, step"
+            ),
+        ),
+        (_T + "objective.py::test_no_two_models_share_their_noise",),
+    ),
+    "measured-on-training-draws": Mutant(
+        "the fresh draws are those of training",
+        (
+            Edit(
+                "vaekit/data.py",
+                '"evaluate": (Stream.EVALUATION_TRUTH, Stream.EVALUATION_NOISE)',
+                '"evaluate": (Stream.IMAGE_TRUTH, Stream.IMAGE_NOISE)',
+            ),
+        ),
+        (_T + "data.py::test_streams_steps_and_purposes_differ",),
+    ),
+    "probe-fitted-on-test-targets": Mutant(
+        "the recovery probe is fitted on the draws that it is scored on",
+        (
+            Edit(
+                _FRESH,
+                "probe = fit_exact(code[:, :half], truth[:, :half])",
+                "probe = fit_exact(code[:, half:], truth[:, half:])",
+            ),
+        ),
+        (
+            _T + "evaluate.py::"
+            "test_noise_recovers_nothing_on_draws_that_the_probe_was_not_fitted_on",
+        ),
+    ),
+    "critic-scored-on-training-draws": Mutant(
+        "a critic proves its information on the draws that it was trained on",
+        (
+            Edit(
+                _CRITIC,
+                "held = slice(half, half + quarter), slice(half + quarter, half + 2 * quarter)",
+                "held = slice(0, quarter), slice(quarter, 2 * quarter)",
+            ),
+        ),
+        (_T + "estimators.py::test_a_critic_is_scored_on_draws_that_it_was_not_trained_on",),
+    ),
+    "truths-of-the-wrong-stream": Mutant(
+        "streams and betas change places where truths are laid beside codes",
+        (
+            Edit(
+                _FRESH,
+                "flatten(0, 1)\n    truth = intensity(config, z)",
+                "transpose(0, 1).flatten(0, 1)\n    truth = intensity(config, z)",
+            ),
+        ),
+        (_T + "evaluate.py::test_a_perfect_model_scores_perfectly",),
+        known=3,
+    ),
+    "sampling-switched-off": Mutant(
+        "the probes read the mean although a sample is asked for",
+        (
+            Edit(
+                _EVALUATE,
+                'if config.code == "sample":\n        # Drawn',
+                'if config.code == "never":\n        # Drawn',
+            ),
+        ),
+        (_T + "evaluate.py::test_a_sampled_code_is_noisier_than_its_mean",),
+        known=4,
+    ),
+    "permuted-within-a-sample": Mutant(
+        "MINE's product of the marginals permutes columns, not rows",
+        (Edit(_CRITIC, "c.roll(offset, dims=1)", "c.roll(offset, dims=2)"),),
+        (_T + "estimators.py::test_a_known_channel_has_its_information[mine-a nat]",),
+        known=5,
+    ),
+    "measured-at-another-beta": Mutant(
+        "the objective that is reported has beta 1",
+        (Edit(_EVALUATE, "draws.distortion + beta.double() * rate", "draws.distortion + rate"),),
+        (_T + "evaluate.py::test_rate_distortion_and_objective_belong_together",),
+        known=9,
+    ),
+    "first-batch-only": Mutant(
+        "sums end after the first block of draws and are divided by all",
+        (
+            Edit(
+                _FRESH,
+                "            kl += metrics",
+                "            if index:\n                continue\n            kl += metrics",
+            ),
+        ),
+        (_T + "evaluate.py::test_rate_distortion_and_objective_belong_together",),
+        known=10,
+    ),
+    "units-are-the-masks-length": Mutant(
+        "active units are the number of latents",
+        (
+            Edit(
+                _EVALUATE,
+                "units = torch.where(finite, active.sum(-1), 0)",
+                "units = torch.where(finite, active.shape[-1], 0)",
+            ),
+        ),
+        (
+            _T + "evaluate.py::test_a_collapsed_model_is_never_recovered",
+            _T + "evaluate.py::test_a_perfect_model_scores_perfectly",
+        ),
+        known=11,
+    ),
+    "kl-with-flipped-sign": Mutant(
+        "the KL that is reported is its negative",
+        (Edit(_METRICS, "return 0.5 * (mean.square()", "return -0.5 * (mean.square()"),),
+        (_T + "metrics.py::test_kl_has_its_closed_form",),
+        known=12,
+    ),
+    "unseeded-weights": Mutant(
+        "initial weights come from the process's generator",
+        (
+            Edit(
+                "vaekit/model.py",
+                "draw = uniforms(seeds, ids, 0, Stream.WEIGHT, fan_in + 1, fan_out)",
+                "draw = torch.rand(len(seeds), fan_in + 1, fan_out)",
+            ),
+        ),
+        (_T + "model.py::test_initial_weights_depend_on_the_seed_alone",),
+        known=13,
+    ),
+    "information-in-bits": Mutant(
+        "the code's information is in bits, beside a ceiling in nats",
+        (
+            Edit(
+                _METRICS,
+                "return -0.5 * torch.log1p(-correlations.square())",
+                "return -0.5 / 0.6931471805599453 * torch.log1p(-correlations.square())",
+            ),
+        ),
+        (_T + "metrics.py::test_a_gaussian_channel_has_its_known_information",),
+        known=15,
+    ),
+    "ceiling-in-bits": Mutant(
+        "the ceiling is in bits",
+        (
+            Edit(
+                "vaekit/theory/ceiling.py",
+                "factors * 0.5 * math.log1p(1.0 / noise**2)",
+                "factors * 0.5 * math.log2(1.0 + 1.0 / noise**2)",
+            ),
+        ),
+        (_T + "theory.py::test_the_ceiling_of_a_gaussian_channel_is_its_capacity",),
+        known=15,
+    ),
+    "swallowed-assertion": Mutant(
+        "a test catches its own assertions",
+        (
+            Edit(
+                "tests/test_metrics.py",
+                "    assert metrics.kl_per_latent(zero, zero).item() == 0.0\n",
+                "    try:\n"
+                "        assert metrics.kl_per_latent(zero, zero).item() == 1.0\n"
+                "    except AssertionError:\n"
+                "        pass\n",
+            ),
+        ),
+        (_T + "house.py::test_the_sources_keep_the_rule[no assertion is swallowed]",),
+        known=16,
+    ),
+    "beta-not-used": Mutant(
+        "the loss has the KL without beta",
+        (Edit(_OBJECTIVE, "(nll + beta[:, None] * kl)", "(nll + 0 * beta[:, None] + kl)"),),
+        (_T + "objective.py::test_the_loss_is_a_sum_over_models_of_means_over_samples",),
+        known=17,
+    ),
+    "prior-of-variance-e": Mutant(
+        "the prior's log-variance is 1",
+        (
+            Edit(
+                REFERENCE,
+                "terms = mean.square() + torch.expm1(logvar) - logvar",
+                "terms = mean.square() / math.e + torch.expm1(logvar - 1.0) - (logvar - 1.0)",
+            ),
+        ),
+        (_T + "reference.py::test_analytic_kl_is_its_closed_form",),
+        known=18,
+    ),
+    "probe-in-one-direction": Mutant(
+        "both directions of the probe are truth to code",
+        (Edit(_EVALUATE, "((truth, code), (code, truth))", "((truth, code), (truth, code))"),),
+        (_T + "evaluate.py::test_the_untrained_baseline_is_the_posts",),
+    ),
+    "order-of-the-first-model": Mutant(
+        "the Adam probe's order of rows hangs on the first model of the stack",
+        (
+            Edit(
+                "vaekit/probe.py",
+                "shared = seeds.new_zeros(1)\n        keys = uniforms(shared, shared,",
+                "shared = seeds.new_zeros(1)\n        keys = uniforms(seeds[:1], shared,",
+            ),
+        ),
+        (_T + "probe.py::test_adam_does_not_see_the_seeds_of_the_neighbours",),
+    ),
+    "neighbour-counts-itself": Mutant(
+        "KSG counts the k-th neighbour among those that are nearer",
+        (
+            Edit(
+                "vaekit/estimators/neighbours.py",
+                "within = np.nextafter(distance, 0.0)",
+                "within = np.nextafter(distance, 1e9)",
+            ),
+        ),
+        (_T + "estimators.py::test_ksg_is_its_formula",),
+    ),
+    "every-estimate-is-supported": Mutant(
+        "what the draws cannot support passes as evidence",
+        (
+            Edit(
+                "vaekit/estimators/__init__.py",
+                'math.inf if name == "gaussian" else',
+                "math.inf if name in counted or True else",
+            ),
+        ),
+        (_T + "estimators.py::test_more_than_the_draws_support_says_so",),
+    ),
+    "variance-as-deviation": Mutant(
+        "the pixel noise's variance is taken for its standard deviation",
+        (Edit(REFERENCE, "alpha=math.sqrt(noise_variance)", "alpha=noise_variance"),),
+        (
+            _T + "reference.py::test_images_have_the_mean_and_the_noise_that_the_model_says",
+            _T + "data.py::test_images_are_the_rendered_truth_and_white_noise",
+        ),
+    ),
+    "aggregate-without-posteriors": Mutant(
+        "the aggregate posterior is that of the means alone",
+        (
+            Edit(
+                _EVALUATE,
+                "aggregate.covariance + torch.diag_embed(draws.variance)",
+                "aggregate.covariance + 1e-9 * torch.diag_embed(draws.variance)",
+            ),
+        ),
+        (_T + "evaluate.py::test_the_rate_is_information_and_the_aggregates_kl",),
+    ),
+    "selectivity-at-another-mu": Mutant(
+        "untrained networks are measured on another mu's draws",
+        (
+            Edit(
+                _FRESH,
+                "stream = torch.tensor([mu], device=device)",
+                "stream = torch.tensor([0.0 * mu], device=device)",
+            ),
+        ),
+        (_T + "evaluate.py::test_the_untrained_recover_less_the_more_the_data_are_biased",),
+    ),
+    "bernoulli-boundary-at-the-gaussians": Mutant(
+        "the Bernoulli boundary has the Fisher information of the decoder's variance",
+        (
+            Edit(
+                "vaekit/theory/critical.py",
+                "mean * (1 - mean), np.nan)",
+                "decoder_variance, np.nan)",
+            ),
+        ),
+        (_T + "theory.py::test_critical_beta_of_the_bernoulli_likelihood",),
+    ),
+    "learned-variance-without-beta": Mutant(
+        "the learned decoder variance is that of a plain VAE at every beta",
+        (
+            Edit(
+                "vaekit/theory/linear.py",
+                "degrees = len(spectrum) - active * beta",
+                "degrees = len(spectrum) - active",
+            ),
+        ),
+        (_T + "theory.py::test_a_learned_variance_is_the_best_fixed_one",),
+    ),
+    "boundary-without-the-noise": Mutant(
+        "the critical beta leaves out the pixels' noise",
+        (
+            Edit(
+                "vaekit/theory/critical.py",
+                "critical = (signal + noise_variance) / pixel",
+                "critical = signal / pixel",
+            ),
+        ),
+        (_T + "theory.py::test_critical_beta_has_the_known_values",),
+    ),
+    "water-level-without-beta": Mutant(
+        "the oracle's water level is the decoder's variance alone",
+        (
+            Edit(
+                "vaekit/theory/linear.py",
+                "    water = beta * decoder_variance\n    active = ",
+                "    water = decoder_variance\n    active = ",
+            ),
+        ),
+        (_T + "theory.py::test_the_optimum_cannot_be_improved[2.5]",),
+    ),
+}
+
+
+def mutate(text: str, edit: Edit) -> str:
+    """Apply an edit to a file's text.
+
+    Raises:
+        ValueError: what it replaces is not there exactly once.
+    """
+    if text.count(edit.old) != 1:
+        raise ValueError(
+            f"{edit.file}: {edit.old!r} occurs {text.count(edit.old)} times; allowed: once"
+        )
+    return text.replace(edit.old, edit.new)
