@@ -385,6 +385,11 @@ def test_a_cell_of_mixed_seeds_says_so() -> None:
     made["recovery_r2"][0, 0] = [0.6, 0.0, 0.9]
     table = cell_table(made)
     assert entries(table, "status")[0].text == "collapsed 1 of 3, diverged 1 of 3, ok 1 of 3"
+    made["diverged_at"][0, 0] = [0, 0, 1234]
+    first = entries(cell_table(made), "status")[0].text
+    assert first == "collapsed 1 of 3, diverged 1 of 3, ok 1 of 3 at step 1,234"
+    made["status"][0, 1], made["diverged_at"][0, 1] = "diverged", [70, 9, 2000]
+    assert entries(cell_table(made), "status")[1].text == "diverged at steps 9 to 2,000"
     assert entries(table, "recovery R², noisy")[0].text == "0.3 ± 0.424"
     assert entries(table, "truth → code, exact")[0].void
 

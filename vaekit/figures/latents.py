@@ -45,6 +45,8 @@ def traversals(dataset: xr.Dataset) -> Figure:
             tall, wide = show(ax, cell["traversal"].values[order], grey_limits(dataset))
             status = str(cell["status"].values)
             state = f"{int(cell['active_units'])} of {latents} active" if status == "ok" else status
+            if cell["diverged_at"]:
+                state += f" at step {int(cell['diverged_at']):,}"
             ax.set_title(
                 f"μ = {plain(mu)}, β = {plain(beta)}: {state}",
                 fontsize=8,

@@ -94,13 +94,20 @@ def selectivity(dataset: xr.Dataset) -> xr.DataArray:
     return dataset["recovery_r2"] - dataset["baseline_recovery_r2"].mean("baseline_seed")
 
 
-def status_text(status: np.ndarray) -> tuple[str, str]:
+def status_text(status: np.ndarray, diverged_at: np.ndarray) -> tuple[str, str]:
     """Say how a cell's seeds ended, and the row's kind: that of all of them, else "" or "mixed"."""
     kinds = [kind for kind in ("collapsed", "diverged", "ok") if (status == kind).any()]
+    at = f" at {steps_text(diverged_at)}" if (diverged_at > 0).any() else ""
     if len(kinds) == 1:
-        return kinds[0], "" if kinds[0] == "ok" else kinds[0]
+        return kinds[0] + at, "" if kinds[0] == "ok" else kinds[0]
     many = len(status)
-    return ", ".join(f"{kind} {(status == kind).sum()} of {many}" for kind in kinds), "mixed"
+    return ", ".join(f"{kind} {(status == kind).sum()} of {many}" for kind in kinds) + at, "mixed"
+
+
+def steps_text(diverged_at: np.ndarray) -> str:
+    """Write the first bad step of the models that diverged, or the range of several."""
+    first, last = diverged_at[diverged_at > 0].min(), diverged_at.max()
+    return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
 
 
 def spread_text(values: np.ndarray) -> str:
@@ -117,7 +124,9 @@ def cell_table(dataset: xr.Dataset) -> Table:
     """Every cell with status and measures; worthless numbers of collapsed models are marked."""
     dataset = dataset.sortby(["mu", "beta"])
     order = ("mu", "beta", "seed")
-    status = dataset["status"].transpose(*order).values
+    status, diverged_at = (
+        dataset[name].transpose(*order).values for name in ("status", "diverged_at")
+    )
     columns = cell_columns(dataset)
     measured = {
         head: converged(dataset, value(dataset)).transpose(*order).values
@@ -126,7 +135,7 @@ def cell_table(dataset: xr.Dataset) -> Table:
     rows = []
     for i, mu in enumerate(dataset["mu"].values):
         for k, beta in enumerate(dataset["beta"].values):
-            text, kind = status_text(status[i, k])
+            text, kind = status_text(status[i, k], diverged_at[i, k])
             dead = bool((status[i, k] == "collapsed").any())
             entries = [Entry(plain(mu)), Entry(plain(beta)), Entry(text)]
             entries += [
