@@ -363,8 +363,9 @@ def test_no_table_flatters_a_collapsed_model(dataset: xr.Dataset) -> None:
     assert len(table.rows) == 12
     kinds = set()
     for row, status in zip(table.rows, entries(table, "status"), strict=True):
-        kinds.add(status.text)
-        assert row.kind == ("" if status.text == "ok" else status.text)
+        kind = status.text.partition(" at ")[0]
+        kinds.add(kind)
+        assert row.kind == ("" if kind == "ok" else kind)
         for head, entry in zip(table.columns, row.entries, strict=True):
             flattering = "code" in head or "decode" in head or "reconstruction" in head
             assert entry.void == (status.text == "collapsed" and flattering), head

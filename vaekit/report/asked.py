@@ -7,7 +7,7 @@ import xarray as xr
 
 from vaekit.figures.style import converged, objective_note, plain
 from vaekit.report.cells import number
-from vaekit.report.tables import Entry, Row, Table, spread_text, status_text
+from vaekit.report.tables import Entry, Row, Table, endings, spread_text
 
 
 def asked_tables(dataset: xr.Dataset) -> list[Table]:
@@ -69,12 +69,12 @@ def _table(
     """Lay out a variable [mu, beta, seed, column], marking what is above its column's limit."""
     dataset = dataset.sortby(["mu", "beta"])
     values = converged(dataset, dataset[variable]).transpose("mu", "beta", "seed", ...).values
-    status = dataset["status"].transpose("mu", "beta", "seed").values
+    ended = endings(dataset)
     rows = []
     for i, mu in enumerate(dataset["mu"].values):
         held = [Entry(number(float(dataset["information_ceiling"][i])))] if ceiling else []
         for k, beta in enumerate(dataset["beta"].values):
-            text, kind = status_text(status[i, k])
+            text, kind = ended[i][k]
             entries = [Entry(plain(mu)), Entry(plain(beta)), Entry(text), *held]
             for column, limit in enumerate(limits):
                 found = values[i, k, :, column]

@@ -7,7 +7,7 @@ import xarray as xr
 
 from vaekit.figures.style import objective_note, plain
 from vaekit.report.cells import all_seeds, count, extreme, mean, number, where
-from vaekit.report.tables import CELL_COLUMNS, Entry, Row, Table, status_text
+from vaekit.report.tables import CELL_COLUMNS, Entry, Row, Table, endings
 from vaekit.results import ResultsError, settings
 
 COMPARED = (
@@ -90,10 +90,11 @@ def difference_table(first: xr.Dataset, second: xr.Dataset) -> Table:
         head: [mean(run, CELL_COLUMNS[head][0](run)).values for run in runs] for head in COMPARED
     }
     status = [run["status"].transpose("mu", "beta", "seed").values for run in runs]
+    ended = [endings(run) for run in runs]
     rows = []
     for i, mu in enumerate(runs[0]["mu"].values):
         for k, beta in enumerate(runs[0]["beta"].values):
-            texts, kinds = zip(*(status_text(s[i, k]) for s in status), strict=True)
+            texts, kinds = zip(*(end[i][k] for end in ended), strict=True)
             dead = [bool((s[i, k] == "collapsed").any()) for s in status]
             entries = [Entry(plain(mu)), Entry(plain(beta)), *(Entry(text) for text in texts)]
             for head, (a, b) in values.items():

@@ -94,17 +94,28 @@ def selectivity(dataset: xr.Dataset) -> xr.DataArray:
     return dataset["recovery_r2"] - dataset["baseline_recovery_r2"].mean("baseline_seed")
 
 
-def status_text(status: np.ndarray, diverged_at: np.ndarray) -> tuple[str, str]:
+def endings(dataset: xr.Dataset) -> list[list[tuple[str, str]]]:
+    """Say of every cell, by mu and beta, how its seeds ended; and the kind of its row."""
+    status, diverged_at = (
+        dataset[name].transpose("mu", "beta", "seed").values for name in ("status", "diverged_at")
+    )
+    return [
+        [_ending(*cell) for cell in zip(*row, strict=True)]
+        for row in zip(status, diverged_at, strict=True)
+    ]
+
+
+def _ending(status: np.ndarray, diverged_at: np.ndarray) -> tuple[str, str]:
     """Say how a cell's seeds ended, and the row's kind: that of all of them, else "" or "mixed"."""
     kinds = [kind for kind in ("collapsed", "diverged", "ok") if (status == kind).any()]
-    at = f" at {steps_text(diverged_at)}" if (diverged_at > 0).any() else ""
+    at = f" at {_steps_text(diverged_at)}" if (diverged_at > 0).any() else ""
     if len(kinds) == 1:
         return kinds[0] + at, "" if kinds[0] == "ok" else kinds[0]
     many = len(status)
     return ", ".join(f"{kind} {(status == kind).sum()} of {many}" for kind in kinds) + at, "mixed"
 
 
-def steps_text(diverged_at: np.ndarray) -> str:
+def _steps_text(diverged_at: np.ndarray) -> str:
     """Write the first bad step of the models that diverged, or the range of several."""
     first, last = diverged_at[diverged_at > 0].min(), diverged_at.max()
     return f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
@@ -124,9 +135,7 @@ def cell_table(dataset: xr.Dataset) -> Table:
     """Every cell with status and measures; worthless numbers of collapsed models are marked."""
     dataset = dataset.sortby(["mu", "beta"])
     order = ("mu", "beta", "seed")
-    status, diverged_at = (
-        dataset[name].transpose(*order).values for name in ("status", "diverged_at")
-    )
+    status, ended = dataset["status"].transpose(*order).values, endings(dataset)
     columns = cell_columns(dataset)
     measured = {
         head: converged(dataset, value(dataset)).transpose(*order).values
@@ -135,7 +144,7 @@ def cell_table(dataset: xr.Dataset) -> Table:
     rows = []
     for i, mu in enumerate(dataset["mu"].values):
         for k, beta in enumerate(dataset["beta"].values):
-            text, kind = status_text(status[i, k], diverged_at[i, k])
+            text, kind = ended[i][k]
             dead = bool((status[i, k] == "collapsed").any())
             entries = [Entry(plain(mu)), Entry(plain(beta)), Entry(text)]
             entries += [
