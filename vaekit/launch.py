@@ -16,7 +16,7 @@ import torch
 
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.evaluate import Arrays
-from vaekit.interrupt import Interrupts
+from vaekit.interrupt import Interrupts, handlers_kept
 from vaekit.journal import FOLDER, Journal
 from vaekit.keeper import Keeper
 from vaekit.machine import resolve_device, threads, versions
@@ -105,7 +105,9 @@ def on_ray(
 
     owned = not ray.is_initialized()
     if owned:
-        ray.init(address=address, log_to_driver=False)
+        # Ray would answer SIGTERM itself, and neither commit nor exit with 143.
+        with handlers_kept():
+            ray.init(address=address, log_to_driver=False)
     cuda = resolve_device(work.config.device).type == "cuda"
     remote = ray.remote(num_cpus=work.threads, num_gpus=int(cuda), max_retries=RETRIES)(_remote)
     pending = {remote.remote(work, index, stack): (index, stack) for index, stack in shards}
