@@ -38,12 +38,14 @@ class Work:
         out: the run directory; a worker on another machine keeps checkpoints if it sees it too.
         threads: of torch, for every shard.
         fail_on_divergence: stop at the first model that is not finite.
+        checkpoint_seconds: time between two checkpoints of a training.
     """
 
     config: SweepConfig
     out: Path
     threads: int
     fail_on_divergence: bool
+    checkpoint_seconds: float
 
 
 def check_launcher(name: str) -> None:
@@ -113,11 +115,15 @@ def on_ray(
     pending = {remote.remote(work, index, stack): (index, stack) for index, stack in shards}
     try:
         while pending:
-            ready, _ = ray.wait(list(pending), timeout=1.0)
+            # Nothing may be raised inside of Ray: its compiled code cannot pass it on.
+            with interrupts.defer():
+                ready, _ = ray.wait(list(pending), timeout=1.0)
             interrupts.leave_if_asked()
             for reference in ready:
+                with interrupts.defer():
+                    measured = ray.get(reference)
                 index, stack = pending.pop(reference)
-                yield index, ray.get(reference)
+                yield index, measured
                 progress.advance(stack.models * work.config.steps)
     finally:
         for reference in pending:
@@ -130,7 +136,9 @@ def _remote(work: Work, index: int, stack: Stack) -> Arrays:
     """Run one shard in a worker."""
     keeper = Keeper()
     if (work.out / FOLDER).is_dir():
-        journal = Journal(work.out, work.config, versions(), lambda _: None)
+        journal = Journal(
+            work.out, work.config, versions(), lambda _: None, work.checkpoint_seconds
+        )
         keeper = journal.keeper(index, keeper.interrupts)
     torch.set_num_threads(work.threads)
     return run_shard(

@@ -120,7 +120,13 @@ def run_sweep(
             write_whole(work / CONFIG, config.to_toml())
             count = config.threads or torch.get_num_threads()
             # A worker of Ray may stand in another directory.
-            job = Work(config, work.resolve(), count, fail_on_divergence=on_diverge == "fail")
+            job = Work(
+                config,
+                work.resolve(),
+                count,
+                fail_on_divergence=on_diverge == "fail",
+                checkpoint_seconds=checkpoint_seconds,
+            )
             with threads(count), fast_products(device):
                 dataset = _measure(
                     job,
