@@ -362,7 +362,6 @@ def start(out: Path, setup: SweepConfig, *words: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
 
