@@ -7,10 +7,18 @@ name in one atomic rename; the directory is then flushed so that the name surviv
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+def is_temporary(path: Path) -> bool:
+    """Tell whether a file has the name of one that is being written, or that a kill left behind."""
+    return _TEMPORARY.fullmatch(path.name) is not None
 
 
 def write_whole(path: Path | str, content: bytes | str) -> None:

@@ -11,6 +11,18 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put back the handlers of both signals, in case what is called in the block takes them."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
 class Interrupted(BaseException):
     """The process was asked to leave. Not an Exception: nothing may swallow it."""
 

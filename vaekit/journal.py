@@ -33,6 +33,7 @@ from vaekit.results import STATUSES
 from vaekit.stack import Stack
 
 FOLDER = "progress"
+PLAN = "plan.json"
 # A checkpoint a minute, or less often where writing one takes more than a second or so: at most
 # about 2 % of the time goes into it.
 INTERVAL_SECONDS = 60.0
@@ -136,7 +137,7 @@ class Journal:
         A plan rests on the memory that is free, and which models share a stack shows in the last
         bit, so a run that goes on keeps the plan that it had.
         """
-        path = self.directory / "plan.json"
+        path = self.directory / PLAN
         if path.exists():
             try:
                 found = _Plan.model_validate_json(path.read_bytes())
@@ -174,7 +175,10 @@ class Journal:
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete everything: the run is finished."""
+        """Delete everything: the run is finished. The plan goes last: until then it is not."""
+        for path in list(self.directory.iterdir()):
+            if path.name not in {PLAN, "lock"}:
+                path.unlink()
         shutil.rmtree(self.directory)
 
     def read(self, name: str, stack: Stack) -> tuple[int, dict[str, Array]] | None:

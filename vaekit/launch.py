@@ -16,7 +16,7 @@ import torch
 
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.evaluate import Arrays
-from vaekit.interrupt import Interrupts
+from vaekit.interrupt import Interrupts, handlers_kept
 from vaekit.journal import FOLDER, Journal
 from vaekit.keeper import Keeper
 from vaekit.machine import resolve_device, threads, versions
@@ -38,12 +38,14 @@ class Work:
         out: the run directory; a worker on another machine keeps checkpoints if it sees it too.
         threads: of torch, for every shard.
         fail_on_divergence: stop at the first model that is not finite.
+        checkpoint_seconds: time between two checkpoints of a training.
     """
 
     config: SweepConfig
     out: Path
     threads: int
     fail_on_divergence: bool
+    checkpoint_seconds: float
 
 
 def check_launcher(name: str) -> None:
@@ -105,17 +107,23 @@ def on_ray(
 
     owned = not ray.is_initialized()
     if owned:
-        ray.init(address=address, log_to_driver=False)
+        # Ray would answer SIGTERM itself, and neither commit nor exit with 143.
+        with handlers_kept():
+            ray.init(address=address, log_to_driver=False)
     cuda = resolve_device(work.config.device).type == "cuda"
     remote = ray.remote(num_cpus=work.threads, num_gpus=int(cuda), max_retries=RETRIES)(_remote)
     pending = {remote.remote(work, index, stack): (index, stack) for index, stack in shards}
     try:
         while pending:
-            ready, _ = ray.wait(list(pending), timeout=1.0)
+            # Nothing may be raised inside of Ray: its compiled code cannot pass it on.
+            with interrupts.defer():
+                ready, _ = ray.wait(list(pending), timeout=1.0)
             interrupts.leave_if_asked()
             for reference in ready:
+                with interrupts.defer():
+                    measured = ray.get(reference)
                 index, stack = pending.pop(reference)
-                yield index, ray.get(reference)
+                yield index, measured
                 progress.advance(stack.models * work.config.steps)
     finally:
         for reference in pending:
@@ -128,7 +136,9 @@ def _remote(work: Work, index: int, stack: Stack) -> Arrays:
     """Run one shard in a worker."""
     keeper = Keeper()
     if (work.out / FOLDER).is_dir():
-        journal = Journal(work.out, work.config, versions(), lambda _: None)
+        journal = Journal(
+            work.out, work.config, versions(), lambda _: None, work.checkpoint_seconds
+        )
         keeper = journal.keeper(index, keeper.interrupts)
     torch.set_num_threads(work.threads)
     return run_shard(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from vaekit.config import ConfigError, SweepConfig
-from vaekit.journal import FOLDER
+from vaekit.files import is_temporary
+from vaekit.journal import FOLDER, PLAN
 from vaekit.results import FILE_NAME
 
 CONFIG = "config.toml"
@@ -33,7 +35,7 @@ def inspect(out: Path, config: SweepConfig) -> Found:
         return Found("new")
     if not out.is_dir():
         return Found("other", "is not a directory")
-    names = {path.name for path in out.iterdir()}
+    names = {path.name for path in out.iterdir() if not is_temporary(path)}
     if not names - {FOLDER}:
         return Found("new")
     if CONFIG not in names or not names & {FOLDER, FILE_NAME}:
@@ -45,8 +47,44 @@ def inspect(out: Path, config: SweepConfig) -> Found:
     differences = compare(there, config)
     if differences:
         return Found("other", f"holds a run of another configuration: {'; '.join(differences)}")
-    finished = FOLDER not in names and {FILE_NAME, REPORT} <= names
+    # The plan is there from before the first part until after the report.
+    finished = {FILE_NAME, REPORT} <= names and not (out / FOLDER / PLAN).exists()
     return Found("finished" if finished else "unfinished")
+
+
+def sweep_up(out: Path) -> None:
+    """Delete what processes that were killed had begun to write; only for who holds the lock."""
+    for path in list(out.rglob("*.tmp")):
+        if is_temporary(path):
+            path.unlink(missing_ok=True)
+
+
+def replace(out: Path, work: Path) -> None:
+    """Put a finished run in the place of an earlier one."""
+    earlier = _earlier(out)
+    if earlier.exists():
+        _delete(earlier)
+    out.rename(earlier)
+    work.rename(out)
+    _delete(earlier)
+
+
+def restore(out: Path) -> None:
+    """Put an earlier run back, if `replace` was killed when its place was empty."""
+    earlier = _earlier(out)
+    if earlier.exists() and not out.exists():
+        earlier.rename(out)
+
+
+def _earlier(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def compare(there: SweepConfig, here: SweepConfig) -> list[str]:

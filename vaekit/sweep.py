@@ -32,7 +32,7 @@ from vaekit.machine import device_name, resolve_device, threads, versions
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
-from vaekit.rundir import CONFIG, inspect
+from vaekit.rundir import CONFIG, inspect, replace, restore, sweep_up
 from vaekit.shard import PICTURES
 from vaekit.stack import Stack, plan, stack_size
 from vaekit.train import curve_steps
@@ -94,11 +94,12 @@ def run_sweep(
     if not checkpoint_seconds >= 0:
         raise ConfigError("checkpoint_seconds", checkpoint_seconds, "a number of 0 or more")
     out, progress = Path(out), progress or Silent()
+    restore(out)
     found = inspect(out, config)
     if overwrite:
         # An earlier run is replaced by a finished one only, so nothing is lost before.
         work = out if found.state in {"new", "unfinished"} else out.with_name(f".{out.name}.new")
-        if work != out and inspect(work, config).state not in {"new", "unfinished"}:
+        if work != out and inspect(work, config).state == "other":
             shutil.rmtree(work)
     elif found.state == "finished":
         progress.note(f"{out} holds this run, finished: there is nothing to do")
@@ -112,34 +113,40 @@ def run_sweep(
 
     journal = Journal(work, config, versions(), progress.note, checkpoint_seconds)
     with journal.lock():
-        if inspect(work, config).state == "finished":  # by the process that held the lock
-            return results.open_results(work)
-        write_whole(work / CONFIG, config.to_toml())
-        count = config.threads or torch.get_num_threads()
-        job = Work(config, work, count, fail_on_divergence=on_diverge == "fail")
-        with threads(count), fast_products(device):
-            dataset = _measure(
-                job, size, journal, command, progress, interrupts or Interrupts(), launcher, address
+        sweep_up(work)
+        # Another process may have finished it since, or been killed before it took its place.
+        if inspect(work, config).state == "finished":
+            dataset = results.open_results(work)
+        else:
+            write_whole(work / CONFIG, config.to_toml())
+            count = config.threads or torch.get_num_threads()
+            # A worker of Ray may stand in another directory.
+            job = Work(
+                config,
+                work.resolve(),
+                count,
+                fail_on_divergence=on_diverge == "fail",
+                checkpoint_seconds=checkpoint_seconds,
             )
-        progress.stage("report", 1, "page")
-        results.save(dataset, work / "results.nc")
-        write_report(dataset, work)
-        progress.advance(1)
+            with threads(count), fast_products(device):
+                dataset = _measure(
+                    job,
+                    size,
+                    journal,
+                    command,
+                    progress,
+                    interrupts or Interrupts(),
+                    launcher,
+                    address,
+                )
+            progress.stage("report", 1, "page")
+            results.save(dataset, work / "results.nc")
+            write_report(dataset, work)
+            progress.advance(1)
         journal.clear()
     if work != out:
-        _replace(out, work)
+        replace(out, work)
     return dataset
-
-
-def _replace(out: Path, work: Path) -> None:
-    """Put a finished run in the place of an earlier one."""
-    earlier = out.with_name(f".{out.name}.old")
-    out.rename(earlier)
-    work.rename(out)
-    if earlier.is_dir():
-        shutil.rmtree(earlier)
-    else:
-        earlier.unlink()
 
 
 def _measure(

@@ -1,0 +1,149 @@
+"""What a kill may leave in a run directory at any moment, and what the next run makes of it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import xarray as xr
+
+from vaekit import rundir, sweep
+from vaekit.config import SweepConfig
+from vaekit.errors import BusyError
+from vaekit.interrupt import SIGNALS, handlers_kept
+from vaekit.journal import FOLDER, PLAN, Journal
+from vaekit.progress import Silent
+from vaekit.results import open_results
+
+LEFT = f".{'0' * 16}.tmp"
+
+
+def config(**changes: object) -> SweepConfig:
+    values = {"mu": (0.0,), "beta": (0.5, 8.0), "steps": 9, "hidden": (4,), "batch": 4}
+    values |= {"grid": 2, "tile": 2, "latents": 2, "evaluation_draws": 64, "baseline_seeds": 0}
+    return SweepConfig(**{**values, "device": "cpu", "threads": 1, **changes})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plain_report() -> Iterator[None]:
+    def page(dataset: xr.Dataset, out: Path) -> None:
+        (out / rundir.REPORT).write_text("a page")
+
+    with mock.patch.object(sweep, "write_report", page):
+        yield
+
+
+def listing(out: Path) -> list[str]:
+    return sorted(path.name for path in out.iterdir())
+
+
+FINISHED = ["config.toml", "report.html", "results.nc"]
+
+
+def test_files_that_a_kill_left_half_written_stand_in_no_ones_way(tmp_path: Path) -> None:
+    """The kill fell before config.toml had its name; a stranger's file is still refused."""
+    out = tmp_path / "run"
+    (out / FOLDER).mkdir(parents=True)
+    (out / LEFT).write_text("mu = [0")
+    (out / FOLDER / LEFT).write_text("")
+    sweep.run_sweep(config(), out)
+    assert listing(out) == FINISHED
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "notes.tmp").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        sweep.run_sweep(config(), other)
+    assert listing(other) == ["notes.tmp"]
+
+
+def test_a_process_that_waited_too_short_finds_the_run_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one finished between the look at the directory and the lock."""
+    out = tmp_path / "run"
+    lock, others = Journal.lock, []
+
+    def late(journal: Journal) -> object:
+        if not others:
+            others.append(journal)
+            sweep.run_sweep(config(), out)
+        return lock(journal)
+
+    monkeypatch.setattr(Journal, "lock", late)
+    with mock.patch.object(Silent, "stage") as stage:
+        sweep.run_sweep(config(), out)
+    assert [call.args[0] for call in stage.call_args_list].count("train and measure") == 1
+    assert listing(out) == FINISHED
+
+
+@pytest.mark.parametrize("left", [[], ["lock"]])
+def test_a_finished_run_stays_finished_when_its_clearing_was_cut_short(
+    tmp_path: Path, left: list[str]
+) -> None:
+    out = tmp_path / "run"
+    sweep.run_sweep(config(), out)
+    (out / FOLDER).mkdir()
+    for name in left:
+        (out / FOLDER / name).touch()
+    assert rundir.inspect(out, config()).state == "finished"
+    (out / FOLDER / PLAN).touch()
+    assert rundir.inspect(out, config()).state == "unfinished"
+
+
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_an_overwrite_that_was_killed_while_it_took_its_place_loses_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    """Before the first rename, between the two, and before the earlier run is deleted."""
+
+    class Killed(BaseException):
+        pass
+
+    out = tmp_path / "run"
+    sweep.run_sweep(config(), out)
+    later = config(steps=10)
+    rename, delete, done = Path.rename, rundir._delete, []
+
+    def dies(path: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise Killed
+        done.append(target)
+        return rename(path, target)
+
+    def never(path: Path) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dies)
+        patch.setattr(rundir, "_delete", never)
+        with pytest.raises(Killed):
+            sweep.run_sweep(later, out, overwrite=True)
+    assert rundir._delete is delete
+    with mock.patch.object(Silent, "stage") as stage:
+        sweep.run_sweep(later, out, overwrite=renames < 2)
+    assert not stage.called, "what was finished is done again"
+    assert open_results(out).attrs["config"] == later.to_toml()
+    sweep.run_sweep(config(), out, overwrite=True)
+    assert listing(tmp_path) == ["run"]
+
+
+def test_who_does_not_hold_the_lock_deletes_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    journal = Journal(out, config(), {}, lambda _: None)
+    with journal.lock():
+        (out / LEFT).touch()
+        with pytest.raises(BusyError):
+            sweep.run_sweep(config(), out)
+        assert (out / LEFT).exists()
+
+
+def test_handlers_that_a_library_takes_are_put_back() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with handlers_kept():
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    assert [signal.getsignal(number) for number in SIGNALS] == before
