@@ -31,6 +31,7 @@ LAYERS = (
     {"evaluate", "figures", "train"},
     {"report"},
     {"sweep"},
+    {"study"},
     {"cli"},
     {"__main__"},
 )
