@@ -130,7 +130,7 @@ def bias_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
                 continue
             sentences.append(
                 f"From μ = 0 to μ = {mu:g} recovery R² falls by {_with(plain)} (mean over β, "
-                f"paired by seed and cell); with the signal-to-noise ratio held at that of μ = 0, by "
+                f"paired by seed and cell); with the signal-to-noise ratio of μ = 0 kept, by "
                 f"{_with(matched)}. " + _conclusion(plain, matched)
             )
     if "linear" in arms and arms["linear"].sizes["mu"] > 1:
