@@ -63,11 +63,12 @@ def with_boundary(made: xr.Dataset, shift: int) -> xr.Dataset:
 def test_the_arms_are_every_reading_and_the_controls() -> None:
     study = arms.make_study("post-audit", "reduced")
     names = [arm.name for arm in study.arms]
-    assert len(set(names)) == len(names) == 12 + 3 + 1
+    assert len(set(names)) == len(names) == 12 + 3 + 1 + 1
     configs = {arm.name: study.config(arm) for arm in study.arms}
     assert configs["warmup-sample-0.5"].beta_warmup == configs["warmup-sample-0.5"].steps // 2
     assert configs["warmup-sample-0.5"].kl == "sample"
-    assert {config.seed_values for config in configs.values()} == {(0, 1)}
+    shared = {c.seed_values for name, c in configs.items() if name != "untrained"}
+    assert shared == {(0, 1)}
 
 
 @pytest.mark.parametrize("size", arms.SIZES)
@@ -232,7 +233,7 @@ def test_the_baselines_verdict_follows_the_data(level: float, word: str) -> None
     values = (made["baseline_probe_mse"] * 0 + level + wobble).transpose(
         *made["baseline_probe_mse"].dims
     )
-    found = claims.verdicts({"fixed-analytic-0.25": made.assign(baseline_probe_mse=values)})
+    found = claims.verdicts({"untrained": made.assign(baseline_probe_mse=values)})
     words = {verdict.word for verdict in found if verdict.claim == claims.BASELINE}
     assert words == {word}
 
@@ -240,7 +241,7 @@ def test_the_baselines_verdict_follows_the_data(level: float, word: str) -> None
 def test_controls_are_no_reading() -> None:
     made = dataset()
     found = claims.verdicts({"fixed-analytic-0.25": made, "linear": made})
-    assert {verdict.arm for verdict in found} == {"all", "fixed-analytic-0.25"}
+    assert {verdict.arm for verdict in found} == {"fixed-analytic-0.25"}
 
 
 @pytest.fixture
@@ -305,10 +306,11 @@ def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:
     (tmp_path / run.STUDY_FILE).write_text(
         'study = "post-audit"\npreset = "reduced"\n', encoding="utf-8"
     )
-    place = tmp_path / "arms" / "linear"
+    arm = next(arm for arm in study.arms if arm.name == "linear")
+    place = tmp_path / "arms" / arm.name
     place.mkdir(parents=True)
-    results.save(synthetic_dataset(study.config(study.arms[-1])), place / results.FILE_NAME)
+    results.save(synthetic_dataset(study.config(arm)), place / results.FILE_NAME)
     found, lines = page.write_study_report(tmp_path)
     text = found.read_text(encoding="utf-8")
-    assert "1 of 16 arms; still to run: fixed-analytic-0.25" in text
+    assert "1 of 17 arms; still to run: fixed-analytic-0.25" in text
     assert any("On the linear grid" in line for line in lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import xarray as xr
 
@@ -16,6 +18,8 @@ BOUNDARY_MU = (0.0, 1.0, 2.0, 3.0)
 WANTED_SHARE = 0.9
 # A change of R2 smaller than this is not called one.
 SMALL = 0.02
+# A collapsed model's decode MSE this close to the mean image's is that image's.
+NEAR = 0.05
 
 Section = tuple[str, list[str]]
 
@@ -44,14 +48,24 @@ def claims_in_words(judged: list[Verdict]) -> list[str]:
             continue
         words = [verdict.word for verdict in of_claim]
         counts = ", ".join(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
-        sentence = f"“{claim[0].upper()}{claim[1:]}”: of {len(words)} readings it {counts}"
+        sentence = f"“{claim[0].upper()}{claim[1:]}”: of {len(words)} readings: {counts}"
         scores = dict.fromkeys(verdict.score for verdict in of_claim)
         always = [s for s in scores if _always(of_claim, s, "holds")]
         never = [s for s in scores if _always(of_claim, s, "reversed", "fails")]
-        parts = [f"; always with {', '.join(always)}"] if always else []
-        parts += [f"; never with {', '.join(never)}"] if never else []
+        parts = [f"; always with {_listed(always, scores)}"] if always else []
+        parts += [f"; never with {_listed(never, scores)}"] if never else []
         sentences.append(sentence + "".join(parts) + ".")
     return sentences
+
+
+def _listed(chosen: list[str], scores: Iterable[str]) -> str:
+    """List scores; those of the first map whose every second map is chosen, by its name alone."""
+    names: dict[str, None] = {}
+    for score in chosen:
+        first = score.split("; ")[0]
+        whole = all(other in chosen for other in scores if other.split("; ")[0] == first)
+        names[f"“{first if whole else score}”"] = None
+    return ", ".join(names)
 
 
 def _always(judged: list[Verdict], score: str, *words: str) -> bool:
@@ -71,8 +85,8 @@ def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             share = near / known.sum()
             sentences.append(
                 f"In the warm-up arm ({REFERENCE}) at μ = {', '.join(f'{m:g}' for m in chosen)} "
-                f"the active units reach 0 within one β step of critical β in {near} of "
-                f"{int(known.sum())} columns ({number(100 * share)} %), which "
+                f"the active units reach 0 within one step of the β grid of critical β in {near} "
+                f"of {int(known.sum())} columns ({number(100 * share)} %), which "
                 + ("meets" if share >= WANTED_SHARE else "falls short of")
                 + f" the {100 * WANTED_SHARE:.0f} % that were expected."
             )
@@ -93,7 +107,9 @@ def probe_share_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
     sentences = []
     for name, dataset in readings(arms).items():
         share = probe_share(dataset)
-        dead = dataset["status"].values == "collapsed"
+        dead = dataset["status"] == "collapsed"
+        level = dataset["decode_mse"].sel(fit="exact") / dataset["decode_mse_constant"]
+        near = int((dead & (np.abs(level - 1) < NEAR)).sum())
         text = f"{name}: "
         if np.isfinite(share.mean):
             text += (
@@ -103,7 +119,8 @@ def probe_share_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         else:
             text += "no model lives; "
         sentences.append(
-            text + f"{int(dead.sum())} of {dead.size} models collapsed, and show their mean image."
+            text + f"{int(dead.sum())} of {dead.size} models collapsed, and {near} of those score "
+            f"within {100 * NEAR:.0f} % of the training images' mean, the collapse's own share."
         )
     return sentences
 

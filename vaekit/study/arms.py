@@ -39,6 +39,20 @@ class Arm:
     changes: dict[str, Any] = field(default_factory=dict)
 
 
+# The post's baseline at the default network, whatever the size of the study's own.
+UNTRAINED = Arm(
+    "untrained",
+    {
+        "mu": (0.0,),
+        "beta": (1.0,),
+        "seeds": 1,
+        "steps": 1,
+        "hidden": (256, 128),
+        "baseline_seeds": 20,
+    },
+)
+
+
 @dataclass(frozen=True)
 class Study:
     """A name, the size it is run at, the base configuration and the arms."""
@@ -75,6 +89,7 @@ def post_audit(base: dict[str, Any]) -> tuple[Arm, ...]:
         *readings_at(first, base),
         *matched_arms(base),
         linear_arm(base),
+        UNTRAINED,
         *(arm for variance in others for arm in readings_at(variance, base)),
     )
 

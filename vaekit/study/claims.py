@@ -18,8 +18,8 @@ from vaekit.study.statistics import Array, Interval, agreement, interval, trend
 
 POST_BASELINE = 0.1121
 POST_RUNS = 3
-# Controls are no reading of the post: it had one noise variance, and the sigmoid.
-CONTROLS = ("matched", "linear")
+# Controls are no reading of the post: it trained, with one noise variance and the sigmoid.
+CONTROLS = ("matched", "linear", "untrained")
 
 Score = Callable[[xr.Dataset], xr.DataArray]
 
@@ -88,8 +88,8 @@ def verdicts(arms: dict[str, xr.Dataset]) -> list[Verdict]:
     Args:
         arms: name -> dataset, sorted by mu and beta.
     """
+    found = list(_baseline(arms["untrained"])) if "untrained" in arms else []
     arms = readings(arms)
-    found = [] if not arms else list(_baseline(next(iter(arms.values()))))
     for name, dataset in arms.items():
         found += _of_arm(name, dataset)
     return sorted(found, key=lambda verdict: CLAIMS.index(verdict.claim))
