@@ -191,7 +191,10 @@ def _conclusion(plain: Interval, matched: Interval) -> str:
     share = 1.0 - left / fall
     if share >= 0.5:
         return f"So {number(100 * min(share, 1.0))} % of the fall is lost signal, not bias."
-    return f"So only {number(100 * max(share, 0.0))} % of the fall is lost signal; the rest is not."
+    return (
+        f"So only {number(100 * max(share, 0.0))} % of the fall is lost signal; the rest "
+        "is the shift, or training that is not done: this control cannot part the two."
+    )
 
 
 def _with(found: Interval, scale: float = 1.0) -> str:
