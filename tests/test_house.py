@@ -36,6 +36,7 @@ LAYERS = (
     {"report", "rundir", "shard"},
     {"launch"},
     {"sweep"},
+    {"study"},
     {"cli"},
     {"__main__"},
 )

@@ -272,6 +272,56 @@ def predict(**fields: str | None) -> None:
         click.echo(f"{mu:8g}  {boundary:13.4f}  {ceiling:14.4f}")
 
 
+@cli.group()
+def study() -> None:
+    """Run several sweeps that share their noise, and report what they say together."""
+
+
+@study.command("post-audit")
+@click.option(
+    "--preset",
+    metavar="NAME",
+    default="reduced",
+    show_default=True,
+    help="The size: reduced, laptop, post.",
+)
+@click.option("--out", metavar="DIR", required=True, help="The study's directory.")
+@click.pass_obj
+def post_audit(arguments: list[str], /, preset: str, out: str) -> None:
+    """Train every reading of the post and judge each of its claims under each.
+
+    A study that was interrupted goes on: finished arms are left as they are. The verdicts are
+    printed; the last line printed is the path of the report.
+    """
+    from vaekit.progress import progress_for
+    from vaekit.study import make_study, run_study
+
+    chosen = make_study("post-audit", preset)
+    with progress_for(sys.stderr) as progress:
+        run_study(chosen, out, command=shlex.join(["vaekit", *arguments]), progress=progress)
+    _study_report(out)
+
+
+@study.command("report")
+@click.argument("directory", metavar="DIR")
+def study_report(directory: str) -> None:
+    """Write a study's report again from the datasets of its finished arms."""
+    _study_report(directory)
+
+
+def _study_report(directory: str) -> None:
+    from vaekit.results import ResultsError
+    from vaekit.study import write_study_report
+
+    try:
+        page, lines = write_study_report(directory)
+    except ResultsError as mistake:
+        raise click.UsageError(str(mistake)) from mistake
+    for line in lines:
+        click.echo(line)
+    click.echo(page)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 

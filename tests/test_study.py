@@ -1,0 +1,316 @@
+"""Studies: the arms, what a run leaves and resumes, the statistics, and words that follow data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from synthetic import synthetic_dataset
+from vaekit import cli, results, theory
+from vaekit.config import ConfigError, SweepConfig
+from vaekit.study import answer, arms, claims, page, run
+from vaekit.study.statistics import boundary_steps, interval, trend
+
+BASE = {
+    "mu": (0.0, 1.0, 2.0, 3.0),
+    "beta": (0.5, 1.0, 2.0, 4.0, 8.0, 12.0),
+    "seeds": 3,
+    "steps": 300,
+    "curve_points": 4,
+    "baseline_seeds": 5,
+}
+TINY = {
+    "mu": (0.0, 2.0),
+    "beta": (0.5, 8.0),
+    "seeds": 2,
+    "steps": 4,
+    "hidden": (4,),
+    "batch": 4,
+    "grid": 2,
+    "tile": 2,
+    "latents": 2,
+    "evaluation_draws": 64,
+    "baseline_seeds": 4,
+    "curve_points": 2,
+    "device": "cpu",
+}
+
+
+def dataset(**changes: object) -> xr.Dataset:
+    """An arm nobody trained, none of it diverged."""
+    made = synthetic_dataset(SweepConfig(**{**BASE, **changes}))
+    broken = made["status"] == "diverged"
+    for name in ("recovery_r2", "decode_mse", "probe_mse", "loss_curve", "elbo"):
+        made[name] = made[name].where(~broken, 0.5)
+    made["status"] = made["status"].where(~broken, "ok")
+    return made.assign(active_units=made["active_units"].where(~broken, 9))
+
+
+def with_boundary(made: xr.Dataset, shift: int) -> xr.Dataset:
+    """Units that live exactly up to theory's boundary, moved by some beta steps."""
+    place = xr.DataArray(np.arange(made.sizes["beta"]), dims="beta")
+    expected = (made["beta"] < made["critical_beta"]).sum("beta")
+    alive = (place < expected + shift) & (made["seed"] >= 0)
+    units = xr.where(alive, 9, 0).transpose("mu", "beta", "seed")
+    status = xr.where(alive, "ok", "collapsed").transpose("mu", "beta", "seed")
+    return made.assign(active_units=units, status=status)
+
+
+def test_the_arms_are_every_reading_and_the_controls() -> None:
+    study = arms.make_study("post-audit", "reduced")
+    names = [arm.name for arm in study.arms]
+    assert len(set(names)) == len(names) == 12 + 3 + 1 + 1
+    configs = {arm.name: study.config(arm) for arm in study.arms}
+    assert configs["warmup-sample-0.5"].beta_warmup == configs["warmup-sample-0.5"].steps // 2
+    assert configs["warmup-sample-0.5"].kl == "sample"
+    shared = {c.seed_values for name, c in configs.items() if name != "untrained"}
+    assert shared == {(0, 1)}
+
+
+@pytest.mark.parametrize("size", arms.SIZES)
+def test_matched_arms_keep_the_ratio_and_the_boundary(size: str) -> None:
+    study = arms.make_study("post-audit", size)
+    ratio = float(theory.intensity_variance(0.0)) / 0.25
+    boundary = theory.critical_beta(0.0)
+    found = [study.config(arm) for arm in study.arms if arm.name.startswith("matched")]
+    assert [config.mu[0] for config in found] == [mu for mu in study.base["mu"] if mu]
+    linear = next(study.config(arm) for arm in study.arms if arm.name == "linear")
+    for config in [*found, linear]:
+        variance = float(theory.intensity_variance(config.mu[0], generator=config.generator))
+        assert variance / config.noise_variance == pytest.approx(ratio, rel=1e-9)
+        critical = theory.critical_beta(
+            config.mu[0],
+            noise_variance=config.noise_variance,
+            decoder_variance=config.decoder_variance,
+            generator=config.generator,
+        )
+        assert critical == pytest.approx(boundary, rel=1e-9)
+
+
+def test_a_study_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"study: got 'other'; allowed: post-audit"):
+        arms.make_study("other", "reduced")
+    with pytest.raises(ConfigError, match=r"preset: got 'huge'; allowed: reduced"):
+        arms.make_study("post-audit", "huge")
+
+
+def test_the_interval_is_the_bootstraps() -> None:
+    """Against the exact distribution: all 3^3 resamples of three seeds are equally likely."""
+    values = np.array([[1.0, 2.0, 6.0]])
+    every = np.array([values[0, list(p)].mean() for p in np.ndindex(3, 3, 3)])
+    found = interval(values)
+    assert found.mean[0] == 3.0
+    # The ends of the exact distribution hold 1/27 each, more than the tail of 2.5 %.
+    assert (found.low[0], found.high[0]) == (every.min(), every.max())
+    many = np.random.default_rng(1).normal(size=(1, 400))
+    error = 1.96 * many.std() / 20
+    wide = interval(many)
+    # 2,000 resamples place a 2.5 % quantile to about 4 % of the half width; 15 % is over 3 of it.
+    assert wide.high[0] - wide.mean[0] == pytest.approx(error, rel=0.15)
+
+
+def test_an_interval_needs_two_seeds_and_leaves_out_what_diverged() -> None:
+    found = interval(np.array([[1.0, np.nan], [np.nan, np.nan], [1.0, 3.0]]))
+    assert found.mean.tolist()[::2] == [1.0, 2.0]
+    assert np.isnan(found.low).tolist() == [True, True, False]
+    assert np.isnan(found.mean[1])
+    assert np.isnan(interval(np.array([[1.0]])).low).all()
+
+
+def test_trend_is_the_mean_rank_correlation() -> None:
+    plane = np.array([[1.0, 2.0, 3.0], [5.0, 4.0, 3.5]])
+    assert trend(plane, np.arange(3.0), axis=1) == pytest.approx(0.0)
+    assert trend(plane, np.arange(2.0), axis=0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("shift", [-2, -1, 0, 1])
+def test_the_boundary_is_counted_in_beta_steps(shift: int) -> None:
+    assert (boundary_steps(with_boundary(dataset(), shift)) == shift).all()
+
+
+def test_the_boundary_skips_a_column_that_diverged() -> None:
+    made = with_boundary(dataset(), 0)
+    made["status"][1, 2, 0] = "diverged"
+    steps = boundary_steps(made)
+    assert np.argwhere(np.isnan(steps)).tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(("shift", "words"), [(0, "meets"), (-2, "falls short of")])
+def test_the_boundarys_sentence_follows_the_data(shift: int, words: str) -> None:
+    made = with_boundary(dataset(), shift)
+    first = answer.boundary_in_words({arms.REFERENCE: made})[0]
+    assert words in first
+    assert f"in {12 if shift == 0 else 0} of 12 columns" in first
+
+
+def test_the_probes_share_follows_the_data() -> None:
+    made = dataset()
+    decode = made["decode_mse"].copy()
+    decode.loc[{"fit": "exact"}] = 0.02
+    decode.loc[{"fit": "adam"}] = 0.08
+    share = answer.probe_share(made.assign(decode_mse=decode))
+    assert float(share.mean) == pytest.approx(0.75)
+    same = made["decode_mse"].copy()
+    same.loc[{"fit": "adam"}] = same.sel(fit="exact")
+    assert float(answer.probe_share(made.assign(decode_mse=same)).mean) == pytest.approx(0.0)
+
+
+def recovered(value: float | list[float], **changes: object) -> xr.Dataset:
+    made = dataset(**changes)
+    level = xr.DataArray(np.broadcast_to(value, made.sizes["mu"]), dims="mu")
+    return made.assign(recovery_r2=xr.zeros_like(made["recovery_r2"]) + level)
+
+
+@pytest.mark.parametrize(
+    ("matched", "words"),
+    [(0.9, "100 % of the fall is lost signal, not bias"), (0.3, "only 0 % of the fall")],
+)
+def test_bias_or_noise_follows_the_data(matched: float, words: str) -> None:
+    base = recovered([0.9, 0.7, 0.5, 0.3])
+    found = answer.bias_in_words(
+        {arms.REFERENCE: base, "matched-mu-3": recovered(matched, mu=(3.0,))}
+    )
+    assert len(found) == 1
+    assert words in found[0]
+    assert "falls by 0.6 [0.6 to 0.6]" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [([0.9] * 4, "next to nothing"), ([0.9, 0.8, 0.7, 0.6], "does change")],
+)
+def test_the_linear_grids_sentence_follows_the_data(values: list[float], words: str) -> None:
+    assert words in answer.bias_in_words({"linear": recovered(values)})[0]
+
+
+def judged(made: xr.Dataset, claim: str, score: str) -> str:
+    (word,) = {
+        verdict.word
+        for verdict in claims.verdicts({"fixed-analytic-0.25": made})
+        if (verdict.claim, verdict.score) == (claim, score)
+    }
+    return word
+
+
+@pytest.mark.parametrize(("sign", "word"), [(1, "holds"), (-1, "reversed")])
+def test_verdicts_turn_with_the_data(sign: int, word: str) -> None:
+    made = dataset()
+    slope = sign * (made["mu"] + made["beta"]) + 0 * made["seed"]
+    probe = (20 + slope).expand_dims(direction=made["direction"], fit=made["fit"])
+    turned = made.assign(
+        loss_curve=(slope + 0 * made["step"]).transpose("mu", "beta", "seed", "step"),
+        probe_mse=probe.transpose(*made["probe_mse"].dims),
+        decode_mse=made["decode_mse"] * 0 + 20 - slope,
+    )
+    score = "truth → code, 3 epochs, grid"
+    assert judged(turned, "loss rises with mu", "training loss") == word
+    assert judged(turned, "loss rises with beta", "training loss") == word
+    assert judged(turned, claims.CLAIMS[3], score) == word
+    assert judged(turned, claims.CLAIMS[4], score) == word
+    # The second map was made the first one's opposite, whichever way that goes.
+    assert judged(turned, claims.CLAIMS[5], f"{score}; decoder exact") == "holds"
+
+
+def test_a_verdict_says_when_seeds_disagree_or_there_is_one() -> None:
+    made = dataset()
+    sign = xr.DataArray([1.0, -1.0, 1.0], dims="seed")
+    mixed = ((made["mu"] + 0 * made["beta"]) * sign + 0 * made["step"]).transpose(
+        "mu", "beta", "seed", "step"
+    )
+    claim, score = "loss rises with mu", "training loss"
+    assert judged(made.assign(loss_curve=mixed), claim, score) == "open"
+    assert judged(dataset(seeds=1), claim, score) == "one seed"
+
+
+@pytest.mark.parametrize(("level", "word"), [(0.1121, "holds"), (0.04, "fails")])
+def test_the_baselines_verdict_follows_the_data(level: float, word: str) -> None:
+    made = dataset()
+    wobble = xr.DataArray(np.linspace(-0.01, 0.01, 5), dims="baseline_seed")
+    values = (made["baseline_probe_mse"] * 0 + level + wobble).transpose(
+        *made["baseline_probe_mse"].dims
+    )
+    found = claims.verdicts({"untrained": made.assign(baseline_probe_mse=values)})
+    words = {verdict.word for verdict in found if verdict.claim == claims.BASELINE}
+    assert words == {word}
+
+
+def test_controls_are_no_reading() -> None:
+    made = dataset()
+    found = claims.verdicts({"fixed-analytic-0.25": made, "linear": made})
+    assert {verdict.arm for verdict in found} == {"fixed-analytic-0.25"}
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(arms.SIZES, "reduced", TINY)
+
+    def few(base: dict[str, Any]) -> tuple[arms.Arm, ...]:
+        chosen = ("fixed-analytic-0.25", arms.REFERENCE, "matched-mu-2", "linear")
+        return tuple(arm for arm in arms.post_audit(base) if arm.name in chosen)
+
+    monkeypatch.setitem(arms.STUDIES, "post-audit", few)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_command_runs_resumes_and_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "audit"
+    assert cli.run(["study", "post-audit", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "report.html")
+    names = {path.name for path in (out / "arms").iterdir()}
+    assert names == {arm.name for arm in arms.make_study("post-audit", "reduced").arms}
+    first = (out / "arms" / "linear" / results.FILE_NAME).stat().st_mtime_ns
+    before = (out / "summary.md").read_text(encoding="utf-8")
+    cells = (out / "cells.csv").read_text(encoding="utf-8").splitlines()
+    # Three arms of 2 x 2 cells and one matched arm of 1 x 2, eleven measures each.
+    assert len(cells) == 1 + (3 * 4 + 2) * 11
+    # One arm was interrupted before its results: it is run again, the others are left.
+    (out / "arms" / "matched-mu-2" / results.FILE_NAME).unlink()
+    assert cli.run(["study", "post-audit", "--out", str(out)]) == 0
+    assert (out / "arms" / "linear" / results.FILE_NAME).stat().st_mtime_ns == first
+    assert cli.run(["study", "report", str(out)]) == 0
+    after = (out / "summary.md").read_text(encoding="utf-8")
+    assert [line for line in after.splitlines() if " s of " not in line] == [
+        line for line in before.splitlines() if " s of " not in line
+    ]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_directory_of_something_else_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine", encoding="utf-8")
+    assert cli.run(["study", "post-audit", "--out", str(tmp_path)]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert cli.run(["study", "report", str(tmp_path)]) == 2
+    assert "holds no study.toml" in capsys.readouterr().err
+    study = arms.make_study("post-audit", "reduced")
+    place = tmp_path / "arm" / "arms" / study.arms[0].name
+    place.mkdir(parents=True)
+    (tmp_path / "arm" / run.STUDY_FILE).write_text(
+        'study = "post-audit"\npreset = "reduced"\n', encoding="utf-8"
+    )
+    other = study.config(study.arms[0]).model_copy(update={"steps": 5})
+    (place / "config.toml").write_text(other.to_toml(), encoding="utf-8")
+    with pytest.raises(FileExistsError, match="another configuration"):
+        run.run_study(study, tmp_path / "arm", command="test")
+
+
+def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:
+    study = arms.make_study("post-audit", "reduced")
+    (tmp_path / run.STUDY_FILE).write_text(
+        'study = "post-audit"\npreset = "reduced"\n', encoding="utf-8"
+    )
+    arm = next(arm for arm in study.arms if arm.name == "linear")
+    place = tmp_path / "arms" / arm.name
+    place.mkdir(parents=True)
+    results.save(synthetic_dataset(study.config(arm)), place / results.FILE_NAME)
+    found, lines = page.write_study_report(tmp_path)
+    text = found.read_text(encoding="utf-8")
+    assert "1 of 17 arms; still to run: fixed-analytic-0.25" in text
+    assert any("On the linear grid" in line for line in lines)

@@ -1,0 +1,180 @@
+"""The post's claims as statistics with a sign, and the verdict on each under every reading.
+
+A reading is an arm (how the models were trained) and a way to score them. Every claim is turned
+into one number a seed that is positive if the claim holds; the verdict is whether the bootstrap
+interval over seeds lies above 0, below 0, or on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import xarray as xr
+
+from vaekit.study.statistics import Array, Interval, agreement, interval, trend
+
+POST_BASELINE = 0.1121
+POST_RUNS = 3
+# Controls are no reading of the post: it trained, with one noise variance and the sigmoid.
+CONTROLS = ("matched", "linear", "untrained")
+
+Score = Callable[[xr.Dataset], xr.DataArray]
+
+
+def _probe(direction: str, fit: str) -> Score:
+    return lambda d: d["probe_mse"].sel(direction=direction, fit=fit)
+
+
+def _decode(fit: str) -> Score:
+    return lambda d: d["decode_mse"].sel(fit=fit)
+
+
+# Errors: small is said to be good.
+FIRST_MAP: dict[str, Score] = {
+    "truth → code, 3 epochs, grid": _probe("truth_to_code", "adam"),
+    "truth → code, exact, grid": _probe("truth_to_code", "exact"),
+    "code → truth, 3 epochs, grid": _probe("code_to_truth", "adam"),
+    "code → truth, exact, grid": _probe("code_to_truth", "exact"),
+    "code → truth, exact, noisy draws": lambda d: 1.0 - d["recovery_r2"],
+}
+SECOND_MAP: dict[str, Score] = {"3 epochs": _decode("adam"), "exact": _decode("exact")}
+LOSSES: dict[str, Score] = {
+    "training loss": lambda d: d["loss_curve"].isel(step=-1),
+    "negative ELBO": lambda d: -d["elbo"],
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim under one reading: its statistic, positive if it holds, with the interval."""
+
+    claim: str
+    arm: str
+    score: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def word(self) -> str:
+        """Holds, reversed, open (the interval touches 0), or one seed (there is no interval)."""
+        if not np.isfinite([self.low, self.high]).all():
+            return "one seed"
+        return "holds" if self.low > 0 else "reversed" if self.high < 0 else "open"
+
+
+BASELINE = "untrained networks score 0.1121"
+CLAIMS = (
+    BASELINE,
+    "loss rises with mu",
+    "loss rises with beta",
+    "recovery is best at low mu and low beta",
+    "level sets are diagonal",
+    "the decoder's map runs the other way",
+)
+
+
+def readings(arms: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Leave the controls out."""
+    return {name: d for name, d in arms.items() if name.split("-")[0] not in CONTROLS}
+
+
+def verdicts(arms: dict[str, xr.Dataset]) -> list[Verdict]:
+    """Judge every claim under every reading.
+
+    Args:
+        arms: name -> dataset, sorted by mu and beta.
+    """
+    found = list(_baseline(arms["untrained"])) if "untrained" in arms else []
+    arms = readings(arms)
+    for name, dataset in arms.items():
+        found += _of_arm(name, dataset)
+    return sorted(found, key=lambda verdict: CLAIMS.index(verdict.claim))
+
+
+def _of_arm(arm: str, dataset: xr.Dataset) -> Iterator[Verdict]:
+    mu, beta = dataset["mu"].values, dataset["beta"].values
+
+    def judge(claim: str, score: str, statistic: list[float]) -> Verdict:
+        return _verdict(claim, arm, score, interval(np.array(statistic)))
+
+    for score, values in LOSSES.items():
+        seeds = planes(dataset, values)
+        if len(mu) > 1:
+            yield judge("loss rises with mu", score, [trend(p, mu, 0) for p in seeds])
+        if len(beta) > 1:
+            yield judge("loss rises with beta", score, [trend(p, beta, 1) for p in seeds])
+    if len(mu) < 2 or len(beta) < 2:
+        return
+    for score, values in FIRST_MAP.items():
+        seeds = planes(dataset, values)
+        yield judge(CLAIMS[3], score, [low_corner_gain(plane) for plane in seeds])
+        yield judge(CLAIMS[4], score, [min(trend(p, mu, 0), trend(p, beta, 1)) for p in seeds])
+        for decoded, second in SECOND_MAP.items():
+            pairs = zip(seeds, planes(dataset, second), strict=True)
+            opposite = [-agreement(a.ravel(), b.ravel()) for a, b in pairs]
+            yield judge(CLAIMS[5], f"{score}; decoder {decoded}", opposite)
+
+
+def planes(dataset: xr.Dataset, values: Score) -> list[Array]:
+    """Return the plane [mu, beta] of every seed; what diverged is NaN."""
+    kept = values(dataset).where(dataset["status"] != "diverged")
+    return list(kept.transpose("seed", "mu", "beta").values.astype(float))
+
+
+def low_corner_gain(plane: Array) -> float:
+    """Mean error outside the lower half of both axes minus that inside it, relative to the whole.
+
+    Args:
+        plane: errors [mu, beta], in increasing order.
+    """
+    inside = np.zeros(plane.shape, dtype=bool)
+    inside[: (plane.shape[0] + 1) // 2, : (plane.shape[1] + 1) // 2] = True
+    known = np.isfinite(plane)
+    if not (known & inside).any() or not (known & ~inside).any():
+        return float("nan")
+    gain = plane[known & ~inside].mean() - plane[known & inside].mean()
+    return float(gain / max(np.abs(plane[known]).mean(), 1e-300))
+
+
+def _baseline(dataset: xr.Dataset) -> Iterator[Verdict]:
+    """Distance from 0.1121 to the range of averages over three untrained networks.
+
+    The statistic is the average; the claim holds if 0.1121 lies between the least and the largest
+    average that three of the networks have, which is what the post averaged over.
+    """
+    scores = dataset["baseline_probe_mse"]
+    for direction in scores["direction"].values:
+        for fit in scores["fit"].values:
+            values = scores.sel(direction=direction, fit=fit).values
+            runs = min(POST_RUNS, len(values))
+            if not runs:
+                continue
+            groups = [values[list(pick)].mean() for pick in combinations(range(len(values)), runs)]
+            yield BaselineVerdict(
+                BASELINE,
+                "all",
+                f"{str(direction).replace('_to_', ' → ')}, "
+                f"{'3 epochs' if fit == 'adam' else 'exact'}",
+                float(values.mean()),
+                float(min(groups)),
+                float(max(groups)),
+            )
+
+
+class BaselineVerdict(Verdict):
+    """The claim of a value: it holds if the value lies in the range."""
+
+    @property
+    def word(self) -> str:
+        """Holds or fails; with fewer than four networks there is one average and no range."""
+        if self.low == self.high:
+            return "one average"
+        return "holds" if self.low <= POST_BASELINE <= self.high else "fails"
+
+
+def _verdict(claim: str, arm: str, score: str, found: Interval) -> Verdict:
+    return Verdict(claim, arm, score, float(found.mean), float(found.low), float(found.high))

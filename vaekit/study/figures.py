@@ -1,0 +1,166 @@
+"""The figures of a study: where collapse lies, the verdicts, the controls."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from vaekit.figures.style import ACCENT, BLANK, INK, MUTED, heading, house_style, new_figure, plain
+from vaekit.study.arms import REFERENCE
+from vaekit.study.claims import Verdict, readings
+from vaekit.study.statistics import boundary_steps, interval
+
+WORDS = {
+    "holds": "#2f7f79",
+    "reversed": ACCENT,
+    "fails": ACCENT,
+    "open": BLANK,
+    "one seed": "white",
+    "one average": "white",
+}
+
+
+def boundary(arms: dict[str, xr.Dataset]) -> Figure:
+    """Active units of every reading on the (mu, beta) plane, with critical_beta."""
+    shown = readings(arms)
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    with house_style():
+        made = new_figure(3.5 * columns, 2.4 * rows + 0.4)
+        axes = made.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes[len(shown) :]:
+            ax.set_visible(False)
+        for ax, (name, dataset) in zip(axes, shown.items(), strict=False):
+            units = dataset["active_units"].where(dataset["status"] != "diverged").mean("seed")
+            top = dataset.sizes["latent"]
+            drawn = ax.imshow(
+                units.transpose("beta", "mu").values,
+                origin="lower",
+                aspect="auto",
+                cmap="viridis",
+                vmin=0,
+                vmax=top,
+            )
+            beta = dataset["beta"].values
+            # Between two betas of the grid the line lies in proportion; cells are centred on them.
+            place = np.interp(dataset["critical_beta"], beta, np.arange(len(beta)))
+            place = np.where(dataset["critical_beta"] > beta[-1], len(beta) - 0.5, place)
+            place = np.where(dataset["critical_beta"] < beta[0], -0.5, place)
+            ax.plot(np.arange(len(place)), place, "--", color=ACCENT, linewidth=1.8)
+            ax.set_xticks(range(len(place)), [plain(m) for m in dataset["mu"].values])
+            ax.set_yticks(range(len(beta)), [plain(b) for b in beta])
+            ax.set_xlabel("μ")
+            ax.set_ylabel("β")
+            steps = boundary_steps(dataset)
+            known = steps[np.isfinite(steps)]
+            note = (
+                f"{np.mean(np.abs(known) <= 1):.0%} of columns within one step"
+                if known.size
+                else ""
+            )
+            heading(ax, name, note)
+        made.colorbar(drawn, ax=list(axes), label="active units (mean over seeds)", shrink=0.6)
+    return made
+
+
+def verdict_map(judged: list[Verdict]) -> Figure:
+    """One square for each claim, score (rows) and arm (columns)."""
+    judged = [verdict for verdict in judged if verdict.arm != "all"]
+    names = list(dict.fromkeys(verdict.arm for verdict in judged))
+    rows = list(dict.fromkeys((verdict.claim, verdict.score) for verdict in judged))
+    with house_style():
+        made = new_figure(4.8 + 0.62 * len(names), 2.2 + 0.27 * len(rows))
+        ax = made.subplots()
+        for verdict in judged:
+            x, y = names.index(verdict.arm), rows.index((verdict.claim, verdict.score))
+            ax.add_patch(
+                matplotlib.patches.Rectangle(
+                    (x - 0.47, y - 0.45), 0.94, 0.9, color=WORDS[verdict.word], linewidth=0
+                )
+            )
+            colour = INK if verdict.word not in ("holds", "reversed") else "white"
+            text = f"{verdict.value:.2f}".replace("-", "−")
+            ax.text(x, y, text, ha="center", va="center", fontsize=7, color=colour)
+        ax.set_xlim(-0.5, len(names) - 0.5)
+        ax.set_ylim(len(rows) - 0.5, -0.5)
+        ax.set_xticks(range(len(names)), names, rotation=40, ha="right")
+        ax.set_yticks(range(len(rows)), [f"{claim}: {score}" for claim, score in rows], fontsize=7)
+        claims = [claim for claim, _ in rows]
+        for place in range(1, len(rows)):
+            if claims[place] != claims[place - 1]:
+                ax.axhline(place - 0.5, color=MUTED, linewidth=0.8)
+        key = [
+            matplotlib.patches.Patch(facecolor=WORDS[word], edgecolor=MUTED, label=word)
+            for word in dict.fromkeys(verdict.word for verdict in judged)
+        ]
+        made.legend(handles=key, loc="outside lower left", ncols=4)
+        made.suptitle(
+            "The post's claims under every reading", x=0.012, ha="left", fontweight="bold"
+        )
+    return made
+
+
+def controls(arms: dict[str, xr.Dataset]) -> Figure:
+    """Recovery over mu: as the post has it, at matched signal-to-noise ratio, and linear."""
+    lines: dict[str, list[xr.Dataset]] = {}
+    if REFERENCE in arms:
+        base = arms[REFERENCE]
+        lines["sigmoid, the post's noise"] = [base]
+        matched = [d for name, d in arms.items() if name.startswith("matched-mu-")]
+        lines["sigmoid, signal-to-noise of μ = 0"] = [base.isel(mu=[0]), *matched]
+    if "linear" in arms:
+        lines["linear grid, signal-to-noise of μ = 0"] = [arms["linear"]]
+    with house_style():
+        made = new_figure(6.4, 3.9)
+        ax = made.subplots()
+        looks = zip((ACCENT, "#2f7f79", INK), ("o-", "s-", "^--"), strict=True)
+        for (label, parts), (colour, look) in zip(lines.items(), looks, strict=False):
+            mu = np.concatenate([part["mu"].values for part in parts])
+            found = interval(
+                np.concatenate(
+                    [
+                        part["recovery_r2"]
+                        .where(part["status"] != "diverged")
+                        .mean("beta")
+                        .transpose("mu", "seed")
+                        .values
+                        for part in parts
+                    ]
+                )
+            )
+            ax.plot(mu, found.mean, look, color=colour, label=label)
+            ax.fill_between(mu, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
+        ax.set_xlabel("μ")
+        ax.set_ylabel("recovery R², mean over β")
+        ax.set_ylim(0, 1)
+        ax.legend(loc="lower left")
+        heading(ax, "Bias or signal-to-noise?", "bands: bootstrap intervals over seeds")
+    return made
+
+
+def probe_error(arms: dict[str, xr.Dataset]) -> Figure:
+    """Decode MSE of living models with both fits, an arm on each row."""
+    shown = readings(arms)
+    with house_style():
+        made = new_figure(6.4, 1.2 + 0.32 * len(shown))
+        ax = made.subplots()
+        for place, dataset in enumerate(shown.values()):
+            alive = dataset["decode_mse"].where(dataset["status"] == "ok")
+            for fit, colour in (("exact", "#2f7f79"), ("adam", ACCENT)):
+                found = interval(alive.sel(fit=fit).mean(["mu", "beta"]).values)
+                ax.plot(
+                    [found.low, found.high], [place, place], color=colour, linewidth=3, alpha=0.5
+                )
+                ax.plot(found.mean, place, "o", color=colour, label=fit if not place else None)
+        ax.set_yticks(range(len(shown)), list(shown))
+        ax.invert_yaxis()
+        ax.set_xlim(left=0)
+        ax.set_xlabel("decode MSE per pixel, mean over the cells that are alive")
+        handles, _ = ax.get_legend_handles_labels()
+        made.legend(
+            handles, ["probe fitted exactly", "3 epochs"], loc="outside lower left", ncols=2
+        )
+        heading(ax, "The second heat map's probe")
+    return made

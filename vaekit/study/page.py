@@ -1,0 +1,159 @@
+"""A study's report: page, Markdown summary, verdicts and intervals, made from its arms alone."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+from jinja2 import Environment, StrictUndefined
+
+from vaekit.figures import save_figure
+from vaekit.figures.style import objective_note
+from vaekit.files import write_whole
+from vaekit.report.cells import number
+from vaekit.study import figures
+from vaekit.study.answer import Section, answer
+from vaekit.study.arms import Study
+from vaekit.study.claims import Verdict, readings, verdicts
+from vaekit.study.run import open_study
+from vaekit.study.statistics import interval
+
+CELL_MEASURES = ("active_units", "recovery_r2", "elbo", "rate", "information")
+PROBES = ("probe_mse", "decode_mse")
+FIXED_ARM = "fixed-analytic-0.25"
+
+
+def write_study_report(directory: Path | str) -> tuple[Path, list[str]]:
+    """Write report.html, summary.md, verdicts.csv, cells.csv and figures/*.png of a study.
+
+    Args:
+        directory: the study's; what its finished arms hold is all that is used.
+
+    Returns:
+        The page's path, and the answer's sentences.
+
+    Raises:
+        ResultsError: it is no study's directory, or no arm is finished.
+    """
+    directory = Path(directory)
+    study, arms = open_study(directory)
+    judged, sections = verdicts(arms), answer(arms)
+    (directory / "figures").mkdir(exist_ok=True)
+    drawn = {"controls": figures.controls(arms)}
+    if readings(arms):
+        drawn["boundary"] = figures.boundary(arms)
+        drawn["probe_error"] = figures.probe_error(arms)
+    if any(verdict.arm != "all" for verdict in judged):
+        drawn["verdicts"] = figures.verdict_map(judged)
+    for name, made in drawn.items():
+        save_figure(made, directory / "figures" / f"{name}.png")
+    missing = [arm.name for arm in study.arms if arm.name not in arms]
+    facts = _facts(study, arms, missing)
+    write_whole(directory / "verdicts.csv", _table(_verdict_rows(judged)))
+    write_whole(directory / "cells.csv", _table(_cell_rows(arms)))
+    write_whole(directory / "summary.md", _markdown(study, facts, sections, judged))
+    source = files("vaekit.study").joinpath("study.html.j2").read_text(encoding="utf-8")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(source).render(
+        title=f"{study.name}, {study.preset}",
+        facts=facts,
+        sections=sections,
+        pictures={name: _data(directory / "figures" / f"{name}.png") for name in drawn},
+        rows=_verdict_rows(judged),
+    )
+    write_whole(directory / "report.html", page)
+    return directory / "report.html", [line for _, lines in sections for line in lines]
+
+
+def _facts(study: Study, arms: dict[str, xr.Dataset], missing: list[str]) -> list[str]:
+    """How the study was made, as sentences."""
+    first = next(iter(arms.values()))
+    seconds = sum(float(dataset.attrs["seconds_total"]) for dataset in arms.values())
+    seeds = first.sizes["seed"]
+    many = "seed" if seeds == 1 else "seeds"
+    mu = ", ".join(f"{value:g}" for value in first["mu"].values)
+    beta = ", ".join(f"{value:g}" for value in first["beta"].values)
+    hint = "With two or three seeds they are hardly more than the seeds' range."
+    return [
+        f"{len(arms)} of {len(study.arms)} arms"
+        + (f"; still to run: {', '.join(missing)}." if missing else "."),
+        f"{seeds} {many} an arm, the same in all; μ {mu}; β {beta}.",
+        f"{seconds:,.0f} s of training and measuring on {first.attrs['device']}.",
+        f"Square brackets hold 95 % bootstrap intervals over seeds. {hint}",
+        "An arm's name is schedule-KL-decoder variance.",
+    ]
+
+
+def _markdown(
+    study: Study, facts: list[str], sections: list[Section], judged: list[Verdict]
+) -> str:
+    lines = [f"# {study.name}, {study.preset}", "", *(f"- {fact}" for fact in facts)]
+    for heading, sentences in sections:
+        lines += ["", f"## {heading}", "", *(f"- {sentence}" for sentence in sentences)]
+    head, *rows = _verdict_rows(judged)
+    lines += ["", "## Every verdict", "", "| " + " | ".join(head) + " |"]
+    lines += ["|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _verdict_rows(judged: list[Verdict]) -> list[list[str]]:
+    rows = [["claim", "arm", "score", "verdict", "statistic", "low", "high"]]
+    for verdict in judged:
+        numbers = [number(value) for value in (verdict.value, verdict.low, verdict.high)]
+        rows.append([verdict.claim, verdict.arm, verdict.score, verdict.word, *numbers])
+    return rows
+
+
+def _cell_rows(arms: dict[str, xr.Dataset]) -> list[list[str]]:
+    """Every cell's mean and interval, and its paired difference from the fixed analytic arm."""
+    rows = [["arm", "decoder", "mu", "beta", "measure", "mean", "low", "high"]]
+    rows[0] += [f"minus {FIXED_ARM}", "low", "high"]
+    base = _measures(arms[FIXED_ARM]) if FIXED_ARM in arms else {}
+    for name, dataset in arms.items():
+        paired = name in readings(arms)
+        for measure, values in _measures(dataset).items():
+            found = interval(values.values)
+            gap = interval((values - base[measure]).values) if paired and base else None
+            for i, mu in enumerate(dataset["mu"].values):
+                for k, beta in enumerate(dataset["beta"].values):
+                    ends = [found.mean[i, k], found.low[i, k], found.high[i, k]]
+                    if gap is not None:
+                        ends += [gap.mean[i, k], gap.low[i, k], gap.high[i, k]]
+                    texts = [f"{end:.5g}" if np.isfinite(end) else "" for end in ends]
+                    texts += [""] * (6 - len(texts))
+                    place = [name, objective_note(dataset), f"{mu:g}", f"{beta:g}", measure]
+                    rows.append([*place, *texts])
+    return rows
+
+
+def _measures(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The measures of every cell, [mu, beta, seed]; what diverged is NaN."""
+    found = {name: dataset[name] for name in CELL_MEASURES}
+    for name in PROBES:
+        stacked = dataset[name].stack(
+            reading=[d for d in ("direction", "fit") if d in dataset[name].dims]
+        )
+        for key in stacked["reading"].values:
+            label = key if isinstance(key, tuple) else (key,)
+            found[" ".join([name, *map(str, label)])] = stacked.sel(reading=key, drop=True)
+    alive = dataset["status"] != "diverged"
+    return {
+        name: values.where(alive).transpose("mu", "beta", "seed") for name, values in found.items()
+    }
+
+
+def _table(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _data(path: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"

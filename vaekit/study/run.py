@@ -1,0 +1,94 @@
+"""Running a study: arm after arm, finished ones left as they are."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import tomli_w
+import xarray as xr
+
+from vaekit.config import ConfigError, SweepConfig
+from vaekit.files import write_whole
+from vaekit.progress import Progress, Silent
+from vaekit.results import FILE_NAME, ResultsError, open_results
+from vaekit.study.arms import Study, make_study
+from vaekit.sweep import run_sweep
+
+STUDY_FILE = "study.toml"
+
+
+def run_study(
+    study: Study, out: Path | str, *, command: str, progress: Progress | None = None
+) -> None:
+    """Run the arms that are not finished; each gets the run directory OUT/arms/NAME.
+
+    Args:
+        study: what to run.
+        out: the study's directory: new, empty, or one of this same study.
+        command: how the study was started, for the record.
+        progress: is told how the work goes.
+
+    Raises:
+        FileExistsError: `out` holds something else, or an arm of another configuration.
+        ResultsError: the results of a finished arm are damaged.
+    """
+    out, progress = Path(out), progress or Silent()
+    if out.exists() and any(out.iterdir()) and not (out / STUDY_FILE).is_file():
+        raise FileExistsError(f"out: {out} is not empty; allowed: a new directory, or a study's")
+    if (out / STUDY_FILE).is_file() and _identity(out) != (study.name, study.preset):
+        raise FileExistsError(
+            f"out: {out} holds the study {' '.join(_identity(out))}; allowed: that one"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    text = tomli_w.dumps({"study": study.name, "preset": study.preset, "command": command})
+    write_whole(out / STUDY_FILE, text)
+    for place, arm in enumerate(study.arms, 1):
+        progress.note(f"arm {place} of {len(study.arms)}: {arm.name}")
+        _run_arm(study.config(arm), out / "arms" / arm.name, command, progress)
+
+
+def _run_arm(config: SweepConfig, out: Path, command: str, progress: Progress) -> None:
+    begun = out / "config.toml"
+    if begun.is_file() and SweepConfig.from_toml(begun) != config:
+        raise FileExistsError(f"out: {out} holds another configuration; allowed: a new directory")
+    if (out / FILE_NAME).is_file():
+        open_results(out)
+        progress.note("finished before")
+        return
+    try:
+        run_sweep(config, out, command=command, progress=progress)
+    except FileExistsError:
+        # A sweep that cannot go on with what an interrupted one left begins again.
+        run_sweep(config, out, overwrite=True, command=command, progress=progress)
+
+
+def open_study(directory: Path | str) -> tuple[Study, dict[str, xr.Dataset]]:
+    """Read a study and the datasets of its finished arms, arm's name -> dataset.
+
+    Raises:
+        ResultsError: it is not a study's directory, or no arm is finished.
+        ConfigError: it names a study or a size that there is not.
+    """
+    directory = Path(directory)
+    if not (directory / STUDY_FILE).is_file():
+        raise ResultsError(directory, f"holds no {STUDY_FILE}")
+    study = make_study(*_identity(directory))
+    arms = {arm.name: directory / "arms" / arm.name for arm in study.arms}
+    found = {
+        name: open_results(path).sortby(["mu", "beta"])
+        for name, path in arms.items()
+        if (path / FILE_NAME).is_file()
+    }
+    if not found:
+        raise ResultsError(directory, "holds no finished arm")
+    return study, found
+
+
+def _identity(directory: Path) -> tuple[str, str]:
+    path = directory / STUDY_FILE
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return str(values["study"]), str(values["preset"])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+        raise ConfigError("study", str(path), f"a study's file ({error})") from None
