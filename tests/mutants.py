@@ -447,6 +447,71 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "theory.py::test_the_optimum_cannot_be_improved[2.5]",),
     ),
+    "step-halves-the-kls-gradient": Mutant(
+        "the written-out step takes half of the KL's gradient by the mean",
+        (
+            Edit(
+                "vaekit/step.py",
+                "torch.addcmul(grad_z, weight, mean, out=grad_mean)",
+                "torch.addcmul(grad_z, 0.5 * weight, mean, out=grad_mean)",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "adam-never-counts": Mutant(
+        "Adam's bias correction is that of the first step for ever",
+        (Edit("vaekit/adam.py", "        state.steps.add_(1)\n", ""),),
+        (
+            _T + "step.py::test_the_update_is_the_one_of_torch_optim",
+            _T + "step.py::test_one_engine_continues_where_another_stopped",
+        ),
+    ),
+    "stopped-models-train-on": Mutant(
+        "a model that was stopped is updated with its neighbours",
+        (Edit("vaekit/adam.py", "if step])", "if step < 0])"),),
+        (
+            _T + "step.py::test_a_stopped_model_keeps_every_bit_and_its_siblings_train_on",
+            _T + "step.py::test_a_model_that_is_not_finite_is_stopped_before_its_update[nan-torch]",
+        ),
+    ),
+    "resumed-without-moments": Mutant(
+        "a run that goes on begins with Adam's moments at zero",
+        (
+            Edit(
+                "vaekit/train.py",
+                "    state.load(tensors)\n",
+                "    state.load(tensors)\n    state.exp_avg.zero_()\n",
+            ),
+        ),
+        (_T + "resume.py::test_a_run_that_was_asked_to_leave_goes_on_to_the_same_bits[4]",),
+    ),
+    "resumed-without-its-window": Mutant(
+        "a run that goes on forgets the losses of the window it was in",
+        (
+            Edit(
+                "vaekit/train.py",
+                'window.copy_(tensors.pop("window"))',
+                'tensors.pop("window")',
+            ),
+        ),
+        (_T + "resume.py::test_a_run_that_was_asked_to_leave_goes_on_to_the_same_bits[4]",),
+    ),
+    "checkpoint-of-any-run": Mutant(
+        "a checkpoint of another configuration is taken up",
+        (Edit("vaekit/checkpoint.py", "if manifest.about != dict(about):", "if False:"),),
+        (_T + "checkpoint.py::test_a_checkpoint_of_another_run_is_not_taken",),
+    ),
+    "checksum-not-compared": Mutant(
+        "damaged tensors are taken up",
+        (
+            Edit(
+                "vaekit/checkpoint.py",
+                "if hashlib.sha256(content).hexdigest() != manifest.sha256:",
+                "if False:",
+            ),
+        ),
+        (_T + "checkpoint.py::test_two_hundred_of_two_hundred_bit_flips_are_seen",),
+    ),
 }
 
 

@@ -297,8 +297,15 @@ def post_audit(arguments: list[str], /, preset: str, out: str) -> None:
     from vaekit.study import make_study, run_study
 
     chosen = make_study("post-audit", preset)
-    with progress_for(sys.stderr) as progress:
-        run_study(chosen, out, command=shlex.join(["vaekit", *arguments]), progress=progress)
+    interrupts = Interrupts()
+    with interrupts.listening(), progress_for(sys.stderr) as progress:
+        run_study(
+            chosen,
+            out,
+            command=shlex.join(["vaekit", *arguments]),
+            progress=progress,
+            interrupts=interrupts,
+        )
     _study_report(out)
 
 

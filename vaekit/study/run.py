@@ -8,8 +8,9 @@ from pathlib import Path
 import tomli_w
 import xarray as xr
 
-from vaekit.config import ConfigError, SweepConfig
+from vaekit.config import ConfigError
 from vaekit.files import write_whole
+from vaekit.interrupt import Interrupts
 from vaekit.progress import Progress, Silent
 from vaekit.results import FILE_NAME, ResultsError, open_results
 from vaekit.study.arms import Study, make_study
@@ -19,7 +20,12 @@ STUDY_FILE = "study.toml"
 
 
 def run_study(
-    study: Study, out: Path | str, *, command: str, progress: Progress | None = None
+    study: Study,
+    out: Path | str,
+    *,
+    command: str,
+    progress: Progress | None = None,
+    interrupts: Interrupts | None = None,
 ) -> None:
     """Run the arms that are not finished; each gets the run directory OUT/arms/NAME.
 
@@ -28,6 +34,7 @@ def run_study(
         out: the study's directory: new, empty, or one of this same study.
         command: how the study was started, for the record.
         progress: is told how the work goes.
+        interrupts: how the process may be asked to leave; by default it is not.
 
     Raises:
         FileExistsError: `out` holds something else, or an arm of another configuration.
@@ -45,22 +52,13 @@ def run_study(
     write_whole(out / STUDY_FILE, text)
     for place, arm in enumerate(study.arms, 1):
         progress.note(f"arm {place} of {len(study.arms)}: {arm.name}")
-        _run_arm(study.config(arm), out / "arms" / arm.name, command, progress)
-
-
-def _run_arm(config: SweepConfig, out: Path, command: str, progress: Progress) -> None:
-    begun = out / "config.toml"
-    if begun.is_file() and SweepConfig.from_toml(begun) != config:
-        raise FileExistsError(f"out: {out} holds another configuration; allowed: a new directory")
-    if (out / FILE_NAME).is_file():
-        open_results(out)
-        progress.note("finished before")
-        return
-    try:
-        run_sweep(config, out, command=command, progress=progress)
-    except FileExistsError:
-        # A sweep that cannot go on with what an interrupted one left begins again.
-        run_sweep(config, out, overwrite=True, command=command, progress=progress)
+        run_sweep(
+            study.config(arm),
+            out / "arms" / arm.name,
+            command=command,
+            progress=progress,
+            interrupts=interrupts,
+        )
 
 
 def open_study(directory: Path | str) -> tuple[Study, dict[str, xr.Dataset]]:
