@@ -14,8 +14,9 @@ from vaekit.config import ConfigError, SweepConfig
 from vaekit.machine import free_memory
 from vaekit.model import Architecture
 
-# On a CPU a stack of about this many models keeps its state in cache and is quickest per model.
-CPU_STACK = 11
+# On a CPU about this many models are quickest: on two threads of an AMD EPYC the default network
+# takes 0.90 ms a model-step with 10 models, 0.83 with 40 and 0.85 with 55, noise included.
+CPU_STACK = 40
 MEMORY_SHARE = 0.5
 
 
