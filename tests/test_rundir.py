@@ -60,6 +60,14 @@ def test_files_that_a_kill_left_half_written_stand_in_no_ones_way(tmp_path: Path
     assert listing(other) == ["notes.tmp"]
 
 
+def test_a_configuration_alone_is_no_run_and_beside_a_report_it_is(tmp_path: Path) -> None:
+    (tmp_path / rundir.CONFIG).write_text(config().to_toml(), encoding="utf-8")
+    assert rundir.inspect(tmp_path, config()).problem == "is not empty"
+    (tmp_path / rundir.REPORT).touch()
+    assert rundir.inspect(tmp_path, config()).state == "unfinished"
+    assert "steps is 9 there and 5 here" in rundir.inspect(tmp_path, config(steps=5)).problem
+
+
 def test_a_process_that_waited_too_short_finds_the_run_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

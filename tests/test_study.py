@@ -12,6 +12,7 @@ import xarray as xr
 from synthetic import synthetic_dataset
 from vaekit import cli, results, theory
 from vaekit.config import ConfigError, SweepConfig
+from vaekit.journal import FOLDER
 from vaekit.study import answer, arms, claims, page, run
 from vaekit.study.statistics import boundary_steps, interval, trend
 
@@ -269,7 +270,7 @@ def test_the_command_runs_resumes_and_reports(
     cells = (out / "cells.csv").read_text(encoding="utf-8").splitlines()
     # Three arms of 2 x 2 cells and one matched arm of 1 x 2, eleven measures each.
     assert len(cells) == 1 + (3 * 4 + 2) * 11
-    # One arm was interrupted before its results: it is run again, the others are left.
+    # One arm has lost its results: it is run again, the others are left.
     (out / "arms" / "matched-mu-2" / results.FILE_NAME).unlink()
     assert cli.run(["study", "post-audit", "--out", str(out)]) == 0
     assert (out / "arms" / "linear" / results.FILE_NAME).stat().st_mtime_ns == first
@@ -291,7 +292,7 @@ def test_a_directory_of_something_else_is_refused(
     assert "holds no study.toml" in capsys.readouterr().err
     study = arms.make_study("post-audit", "reduced")
     place = tmp_path / "arm" / "arms" / study.arms[0].name
-    place.mkdir(parents=True)
+    (place / FOLDER).mkdir(parents=True)
     (tmp_path / "arm" / run.STUDY_FILE).write_text(
         'study = "post-audit"\npreset = "reduced"\n', encoding="utf-8"
     )

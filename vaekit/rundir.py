@@ -38,7 +38,8 @@ def inspect(out: Path, config: SweepConfig) -> Found:
     names = {path.name for path in out.iterdir() if not is_temporary(path)}
     if not names - {FOLDER}:
         return Found("new")
-    if CONFIG not in names or not names & {FOLDER, FILE_NAME}:
+    # A configuration alone may be anyone's; beside a part of a run it is the run's.
+    if CONFIG not in names or not names & {FOLDER, FILE_NAME, REPORT}:
         return Found("other", "is not empty")
     try:
         there = SweepConfig.from_toml(out / CONFIG)
