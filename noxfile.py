@@ -50,9 +50,12 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time the training step beside its peers and store the samples: `-- --quick` for less."""
+    """Time the training step beside its peers and write the page: `-- --quick` for less.
+
+    `-- --against REF` compares the tree here with a commit instead, and fails where it is slower.
+    """
     session.install(*PINNED, "-e", ".")
-    session.run("python", "-m", "bench.bench_training", *session.posargs)
+    session.run("python", "-m", "bench", *session.posargs)
 
 
 @nox.session(default=False)

@@ -1,6 +1,6 @@
 """Cost of a training step: vaekit's engine beside its peers, and against the number of models.
 
-    python -m bench.bench_training [--quick]
+    python -m bench [--quick]
 
 Every peer is first held to the reference's losses (`peers.check`); a peer that trains to something
 else stops the benchmark before a time is printed. Times are per model-step, ratios come from
@@ -10,15 +10,16 @@ machine's noise alone does, and every raw sample is stored.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import statistics
+from typing import Any
 
 import numpy as np
 import torch
 
+from bench.ceilings import cpu_ceilings, share, step_flops
 from bench.peers import PEERS, Block, Problem, check, vaekit_torch
-from bench.timing import interleave, provenance, ratio, store
+from bench.timing import interleave, provenance, ratio
 from vaekit.config import SweepConfig
 from vaekit.model import StackedVAE
 from vaekit.products import fast_products
@@ -65,9 +66,16 @@ def floor(models: int, steps: int) -> Block:
     return block
 
 
-def compare_peers(steps: int, rounds: int) -> dict[str, object]:
-    """Time all peers on 11 models and print the table."""
+def compare_peers(steps: int, rounds: int, ceiling: float) -> dict[str, Any]:
+    """Time all peers on 11 models and print the table.
+
+    Args:
+        steps: of a timed block.
+        rounds: timed blocks of each peer.
+        ceiling: float32 operations a second that this machine's products reach.
+    """
     task = problem(11, steps)
+    work = step_flops(task.stack(), task.config.batch) * steps * task.models
     absent = {} if importlib.util.find_spec("jax") else {"JAX vmap + scan": "jax is not installed"}
     made = {name: make for name, make in PEERS.items() if name not in absent}
     errors = check(task, {name: make(task) for name, make in made.items()})
@@ -75,15 +83,24 @@ def compare_peers(steps: int, rounds: int) -> dict[str, object]:
     blocks["vaekit again (A/A)"] = vaekit_torch(task)
     samples = interleave(blocks, rounds)
     print(f"\n11 models, batch 128, float32; {rounds} rounds of {steps} steps\n")
-    print(f"{'':22}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}")
-    print(f"{'':22}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}")
+    print(f"{'':22}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>10}")
+    print(f"{'':22}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>10}")
     rows = {}
     for name, seconds in samples.items():
         cost = statistics.median(seconds) * 1e3 / (steps * task.models)
         mid, low, high = ratio(seconds, samples["vaekit"])
         error = errors.get(name, errors["vaekit"])
-        print(f"{name:22}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}{error:14.1e}")
-        rows[name] = {"ms_per_model_step": cost, "ratio": [mid, low, high], "loss_error": error}
+        part = share(work, seconds, ceiling)
+        print(
+            f"{name:22}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}{error:14.1e}"
+            f"{part:10.0%}"
+        )
+        rows[name] = {
+            "ms_per_model_step": cost,
+            "ratio": [mid, low, high],
+            "loss_error": error,
+            "share_of_products": part,
+        }
     for name, reason in absent.items():
         print(f"{name:22}skipped: {reason}")
     return {
@@ -95,7 +112,7 @@ def compare_peers(steps: int, rounds: int) -> dict[str, object]:
     }
 
 
-def scale_models(steps: int, rounds: int) -> dict[str, object]:
+def scale_models(steps: int, rounds: int) -> dict[str, Any]:
     """Time a step against the number of models, beside the floor, and print the table."""
     print(f"\nms per model-step against the number of models; {rounds} rounds of {steps} steps\n")
     print(f"{'models':>8}{'vaekit':>10}{'floor':>10}{'of floor':>10}")
@@ -111,20 +128,26 @@ def scale_models(steps: int, rounds: int) -> dict[str, object]:
     return {"steps": steps, "curve": curve}
 
 
-def main() -> None:
-    """Run both tables and store their samples."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a quarter of the rounds and steps")
-    quick = parser.parse_args().quick
-    command = "python -m bench.bench_training" + (" --quick" if quick else "")
+def run(*, quick: bool) -> dict[str, Any]:
+    """Measure the ceilings, compare the peers, draw the curve; print the tables.
+
+    Args:
+        quick: a quarter of the rounds and steps.
+
+    Returns:
+        What `report` is made from: every raw sample, with its provenance.
+    """
     steps, rounds = (10, 6) if quick else (20, 24)
-    content = {
-        "provenance": provenance(command),
-        "peers": compare_peers(steps, rounds),
+    ceilings = cpu_ceilings()
+    rates = ceilings["product_flops_per_second"]
+    print(
+        f"copies {ceilings['copy_bytes_per_second'] / 1e9:.1f} GB/s, products "
+        + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {name}" for name, rate in rates.items())
+        + f", {ceilings['seconds_per_call'] * 1e6:.1f} us a call"
+    )
+    return {
+        "provenance": provenance("nox -s bench" + (" -- --quick" if quick else "")),
+        "ceilings": ceilings,
+        "peers": compare_peers(steps, rounds, max(rates["float32"], rates["float32, default"])),
         "scaling": scale_models(max(2, steps // 4), max(3, rounds // 3)),
     }
-    print(f"\nraw samples: {store('training', content)}")
-
-
-if __name__ == "__main__":
-    main()

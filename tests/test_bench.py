@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from bench import ceilings
 from bench.bench_estimators import measure, table
+from bench.bench_training import problem
+from bench.ceilings import share, step_flops
 from bench.peers import PEERS, Problem, check, stacked_autograd
-from bench.timing import interleave, ratio
+from bench.report import apart, write_report
+from bench.timing import REPORTS, interleave, ratio
 from vaekit.config import SweepConfig
 from vaekit.estimators import ESTIMATORS, critic
 from vaekit.estimators.channels import gaussian_channel
@@ -60,6 +68,109 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
         assert low <= mid <= high
         covered += low <= 1.1 <= high
     assert covered >= 180
+
+
+def samples(ours: float = 1.0) -> dict[str, Any]:
+    """A stored run of one nearest peer twice as slow as 1, in which the engine takes `ours`."""
+    seconds = {
+        "vaekit": [ours] * 4,
+        "stacked autograd": [2.0] * 4,
+        "one after another": [3.0] * 4,
+        "vaekit again (A/A)": [ours] * 4,
+    }
+    rows = {
+        name: {
+            "ms_per_model_step": 1e3 * times[0] / 20,
+            "ratio": ratio(times, seconds["vaekit"]),
+            "loss_error": 1e-7,
+            "share_of_products": 0.5,
+        }
+        for name, times in seconds.items()
+    }
+    curve = {
+        str(models): {"ms_per_model_step": cost, "floor_ms": 30.0}
+        for models, cost in ((1, 70.0), (11, 50.0), (121, 60.0))
+    }
+    return {
+        "provenance": {
+            "command": "nox -s bench",
+            "commit": "abc",
+            "date": "2026-01-01",
+            "machine": "A <machine>",
+            "versions": {"torch": "2"},
+            "platform": "Linux",
+        },
+        "ceilings": {
+            "copy_bytes_per_second": 1.5e10,
+            "product_flops_per_second": {"float32": 4e11},
+            "seconds_per_call": 1e-6,
+        },
+        "peers": {
+            "models": 10,
+            "steps": 2,
+            "skipped": {"JAX vmap + scan": "jax is not installed"},
+            "rows": rows,
+            "seconds": seconds,
+        },
+        "scaling": {"steps": 5, "curve": curve},
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"), [(1.0, "ahead of"), (2.0, "level with"), (2.5, "behind")]
+)
+def test_the_pages_sentences_follow_the_samples(ours: float, words: str, tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(json.dumps(samples(ours)))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert f"That is {words} its nearest peer: stacked autograd" in text
+    assert "The cheapest stack is one of 11 models: 50.00 ms" in text
+    assert "A &lt;machine&gt;" in text
+    assert "15.0 GB/s" in text
+    assert "JAX vmap + scan: jax is not installed" in text
+    assert text.count("data:image/png;base64,") == 3
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "| one after another | 150.000 | 150.000 to 150.000 | 4 | " in summary
+
+
+def test_a_page_without_samples_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="is not there"):
+        write_report(tmp_path)
+
+
+def test_committed_summaries_are_those_of_their_samples(tmp_path: Path) -> None:
+    found = sorted(REPORTS.glob("*/training.json"))
+    assert found
+    for path in found:
+        shutil.copy(path, tmp_path)
+        write_report(tmp_path)
+        assert (tmp_path / "summary.md").read_text() == (path.parent / "summary.md").read_text()
+
+
+def test_the_work_of_a_step_is_the_designs() -> None:
+    """197.5 MFLOP for the default network and a batch of 128."""
+    task = problem(1, 1)
+    assert step_flops(task.stack(), task.config.batch) == pytest.approx(197.5e6, rel=1e-3)
+
+
+def test_labels_of_like_heights_do_not_cover_each_other() -> None:
+    assert apart([1.0, 5.0, 1.1, 1.05], 0.5) == pytest.approx([1.0, 5.0, 2.0, 1.5])
+
+
+def test_a_rate_that_the_machine_cannot_do_is_an_error() -> None:
+    assert share(100.0, [2.0, 2.0, 9.0], 100.0) == pytest.approx(0.5)
+    with pytest.raises(RuntimeError, match="cannot be right"):
+        share(100.0, [0.9], 100.0)
+
+
+def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of a quarter of the bytes and products of a hundredth of the work, but real ones."""
+    monkeypatch.setattr(ceilings, "COPY_BYTES", 2**22)
+    monkeypatch.setattr(ceilings, "PRODUCT", 128)
+    found = ceilings.cpu_ceilings(rounds=3)
+    rates = found["product_flops_per_second"]
+    assert rates["float32"] == 2 * 128**3 / min(found["seconds"]["float32"])
+    assert found["copy_bytes_per_second"] == 2**23 / min(found["seconds"]["copy"])
+    assert 0 < found["seconds_per_call"] < 1e-3
 
 
 def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_few(

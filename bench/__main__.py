@@ -1,0 +1,38 @@
+"""The training benchmark, its page and its gate: `nox -s bench`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import gate
+from bench.bench_training import run
+from bench.report import write_report
+from bench.timing import REPORTS, machine_slug, store
+
+ROUNDS, QUICK_ROUNDS = 24, 8
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__.split("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a quarter of the rounds and steps")
+    parser.add_argument(
+        "--against", metavar="REF", help="compare the tree here with a commit; 1 means slower"
+    )
+    parser.add_argument(
+        "--report", action="store_true", help="write the page again from this machine's samples"
+    )
+    options = parser.parse_args()
+    if options.against and options.report:
+        parser.error("--report goes without --against")
+    if options.against:
+        verdicts = gate.against(options.against, QUICK_ROUNDS if options.quick else ROUNDS)
+        sys.exit(any(verdict.word == "slower" for verdict in verdicts.values()))
+    if not options.report:
+        print(f"\nraw samples: {store('training', run(quick=options.quick))}")
+    print(write_report(REPORTS / machine_slug()))
+
+
+if __name__ == "__main__":
+    main()
