@@ -13,9 +13,9 @@ from bench.timing import REPORTS, machine_slug, store
 ROUNDS, QUICK_ROUNDS = 24, 8
 
 
-def main() -> None:
-    """Do what the command line asks for."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__.split("\n")[0])
+def command_line() -> argparse.ArgumentParser:
+    """What `python -m bench` takes."""
+    parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a quarter of the rounds and steps")
     parser.add_argument(
         "--against", metavar="REF", help="compare the tree here with a commit; 1 means slower"
@@ -23,6 +23,12 @@ def main() -> None:
     parser.add_argument(
         "--report", action="store_true", help="write the page again from this machine's samples"
     )
+    return parser
+
+
+def main() -> None:
+    """Do what the command line asks for."""
+    parser = command_line()
     options = parser.parse_args()
     if options.against and options.report:
         parser.error("--report goes without --against")

@@ -355,9 +355,11 @@ def test_the_readmes_commands_are_the_ones_that_are_checked() -> None:
 
 
 def test_the_readmes_flags_exist() -> None:
+    from bench.__main__ import command_line
     from vaekit.cli import cli
 
     known = {name for command in cli.commands.values() for o in command.params for name in o.opts}
+    known |= set(command_line()._option_string_actions)
     given = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", readme())) - {"--help"}
     assert given
     assert given <= known
