@@ -186,6 +186,8 @@ MISTAKES = [
     (["sweep", "--preset", "smoke", "--kl", "exact"], "kl: got 'exact'; allowed: analytic, sample"),
     (["sweep", "--device", "tpu"], "device: got 'tpu'; allowed: auto, cpu, cuda"),
     (["sweep", "--device", "cuda:99"], "device: got 'cuda:99'; allowed: what this machine has"),
+    (["sweep", "--preset", "smoke", "--out", ""], "out: got ''; allowed: a directory"),
+    (["sweep", "--preset", "smoke", "--address", "auto"], "address: got 'auto'; allowed: a Ray"),
     (["predict", "--mu", "x"], "mu: got 'x'"),
     (["predict", "--tile", "0"], "tile: got '0'"),
     (["report"], "Missing argument 'RUN'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any, get_args
 
@@ -288,8 +289,23 @@ def test_a_file_takes_overrides(tmp_path: Path) -> None:
         (b"mu = [0]\nbeta = [1]\nbetas = [2]\n", "betas: got .*did you mean beta"),
         (b"mu = [0]\nbeta = [1]\nsteps = true\n", "steps: got True"),
         (b"[sweep]\nmu = [0]\n", "sweep: got .*no such field"),
+        (b"mu = " + b"[" * 100_000 + b"]" * 100_000, "config: got .*; allowed: a TOML file"),
+        (b"steps = " + b"9" * 10_000, "config: got .*; allowed: a TOML file"),
+        (b"k" * 1_000 + b" = 1", r"^'k{37}\.\.\.k{38}': got 1; allowed: no such field"),
+        (b"# " + b"x" * 2**20, "config: got .*more than 1,048,576 bytes"),
     ],
-    ids=["absent", "not-toml", "not-text", "unknown-key", "boolean", "table"],
+    ids=[
+        "absent",
+        "not-toml",
+        "not-text",
+        "unknown-key",
+        "boolean",
+        "table",
+        "deep",
+        "digits",
+        "long-key",
+        "huge",
+    ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     file = tmp_path / "absent.toml"
@@ -298,6 +314,14 @@ def test_a_bad_file_is_refused(tmp_path: Path, content: bytes | None, message: s
         file.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         SweepConfig.from_toml(file)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has neither of these files")
+def test_a_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="^config: got .*not a regular file"):
+            SweepConfig.from_toml(file)
 
 
 def test_a_file_saved_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

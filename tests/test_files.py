@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -54,6 +55,15 @@ def test_a_failed_writer_changes_nothing(tmp_path: Path, failure: BaseException)
         fail()
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a"]
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*a'$"),
+        whole_file(tmp_path / "a"),
+    ):
+        raise full
 
 
 def test_a_failed_rename_leaves_no_temporary(tmp_path: Path) -> None:

@@ -210,6 +210,45 @@ def test_damage_is_found(tmp_path: Path) -> None:
     assert found >= 5
 
 
+# As above; some damage makes xarray warn of it before it raises.
+@pytest.mark.filterwarnings("ignore")
+def test_no_flipped_bit_of_two_hundred_changes_what_is_read(tmp_path: Path) -> None:
+    """It is refused, or (in bytes that hold nothing) the very same dataset is read."""
+    dataset = synthetic_dataset(small_config(mu=(0.0, 1.0), tile=3, latents=4))
+    path = tmp_path / "results.nc"
+    save(dataset, path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    seen = 0
+    for place in rng.integers(0, len(content), 200).tolist():
+        broken = bytearray(content)
+        broken[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(broken)
+        try:
+            loaded = open_results(path)
+        except ResultsError:
+            seen += 1
+        else:
+            xr.testing.assert_identical(loaded, dataset)
+    assert seen >= 20
+
+
+@pytest.mark.parametrize("place", ["attribute", "label", "value"])
+def test_a_file_that_was_changed_by_hand_is_refused(file: Path, tmp_path: Path, place: str) -> None:
+    """Where HDF5 has no checksum, or gets a new one."""
+    changed = tmp_path / "results.nc"
+    changed.write_bytes(file.read_bytes())
+    with h5py.File(changed, "r+") as raw:
+        if place == "attribute":
+            raw.attrs["device"] = "another"
+        elif place == "label":
+            raw["rate"].attrs["units"] = "bits"
+        else:
+            raw["rate"][...] += 1
+    with pytest.raises(ResultsError, match="checksum"):
+        open_results(changed)
+
+
 def optional(dataset_config: SweepConfig) -> dict[str, np.ndarray]:
     """Every optional variable, with two estimators and one axis score."""
     cell = (len(dataset_config.mu), len(dataset_config.beta), dataset_config.seeds)

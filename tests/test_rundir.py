@@ -68,6 +68,15 @@ def test_a_configuration_alone_is_no_run_and_beside_a_report_it_is(tmp_path: Pat
     assert "steps is 9 there and 5 here" in rundir.inspect(tmp_path, config(steps=5)).problem
 
 
+def test_links_that_lead_nowhere_are_no_directories(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").symlink_to(tmp_path / "absent")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("nowhere", "loop"):
+        with pytest.raises(FileExistsError, match=f"out: .*{name} is not a directory; allowed"):
+            sweep.run_sweep(config(), tmp_path / name)
+    assert listing(tmp_path) == ["loop", "nowhere"]
+
+
 def test_a_process_that_waited_too_short_finds_the_run_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

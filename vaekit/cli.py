@@ -126,6 +126,10 @@ def sweep(
     """
     if preset is not None and file is not None:
         raise click.UsageError("--preset and --config exclude each other")
+    if out == "":
+        raise ConfigError("out", out, "a directory")
+    if address is not None and launcher == "local":
+        raise ConfigError("address", address, "a Ray cluster's, with --launcher ray")
     changes = _given(fields)
     reason = ""
     if file is not None:

@@ -24,6 +24,8 @@ from pydantic import (
 MU_LIMIT = 20.0
 # What the images and truths of the exhaustive test grid may take in memory, in float32.
 TEST_GRID_BYTES = 4 * 1024**3
+# More than any sweep needs to write down.
+FILE_BYTES = 2**20
 # A message stays one readable line whatever the value is.
 _SHORT = reprlib.Repr()
 _SHORT.maxtuple = _SHORT.maxlist = 12
@@ -37,7 +39,8 @@ class ConfigError(ValueError):
         self.field = field
         self.value = value
         self.allowed = allowed
-        super().__init__(f"{field}: got {_SHORT.repr(value)}; allowed: {allowed}")
+        name = field if len(field) <= 80 else _SHORT.repr(field)
+        super().__init__(f"{name}: got {_SHORT.repr(value)}; allowed: {allowed}")
 
 
 def _split(value: object) -> object:
@@ -291,13 +294,17 @@ class SweepConfig(BaseModel):
         """Read a configuration file, with some of its fields replaced.
 
         Raises:
-            ConfigError: the file is not there, is not TOML, or holds a value that is not allowed.
+            ConfigError: the file is not there, is larger than a megabyte, is not TOML, or holds a
+                value that is not allowed.
         """
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+            text = _read_text(Path(path))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("config", str(path), f"a readable text file ({error})") from None
-        except tomllib.TOMLDecodeError as error:
+        try:
+            values = tomllib.loads(text)
+        # An integer of thousands of digits is a plain ValueError, and brackets nest too deep.
+        except (ValueError, RecursionError) as error:
             raise ConfigError("config", str(path), f"a TOML file ({error})") from None
         return cls(**{**values, **overrides})
 
@@ -335,6 +342,17 @@ def allowed(field: str) -> str:
     """Say in words which values a field of `SweepConfig` takes."""
     extra = SweepConfig.model_fields[field].json_schema_extra
     return str(extra["allowed"]) if isinstance(extra, dict) else ""
+
+
+def _read_text(path: Path) -> str:
+    """Read a file that is no larger than a configuration can be: others may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError("not a regular file")
+    with path.open("rb") as file:
+        content = file.read(FILE_BYTES + 1)
+    if len(content) > FILE_BYTES:
+        raise OSError(f"more than {FILE_BYTES:,} bytes")
+    return content.decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def _first_error(cls: type[SweepConfig], error: ValidationError) -> ConfigError:

@@ -59,8 +59,11 @@ def whole_file(path: Path | str) -> Iterator[Path]:
         yield temporary
         _flush(temporary, os.O_RDWR)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        # A write to a full disk names no file.
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)
         raise
     # Windows opens no directories, and its rename needs no flush.
     if os.name != "nt":

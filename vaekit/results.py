@@ -18,6 +18,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from vaekit.config import SweepConfig
+from vaekit.digest import digest
 from vaekit.files import whole_file
 
 FILE_NAME = "results.nc"
@@ -28,6 +29,8 @@ ATTRIBUTES = ("config", "versions", "device", "created", "command", "seconds", "
 # Images are stored in a byte: 252 steps over the range kept, and one value for "not a number".
 IMAGE_STEPS = 252
 NOT_A_NUMBER = 255
+# The attribute that the file alone has: the digest of all else.
+DIGEST = "sha256"
 
 
 class ResultsError(ValueError):
@@ -276,8 +279,9 @@ def save(dataset: xr.Dataset, path: Path | str) -> None:
         if variable.image:
             storage |= dataset[name].encoding
         encoding[name] = storage
+    signed = dataset.assign_attrs({DIGEST: digest(dataset)})
     with whole_file(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        signed.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
 def open_results(path: Path | str) -> xr.Dataset:
@@ -324,7 +328,11 @@ def open_results(path: Path | str) -> xr.Dataset:
             if variable.image:
                 kept = ("dtype", "scale_factor", "add_offset", "_FillValue")
                 dataset[name].encoding = {key: found.encoding.get(key) for key in kept}
+    # Files written before there was a digest have none.
+    written = dataset.attrs.pop(DIGEST, None)
     _validate(dataset, file)
+    if written is not None and written != digest(dataset):
+        raise ResultsError(file, "damaged: its checksum is another", DIGEST)
     return dataset
 
 

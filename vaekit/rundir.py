@@ -31,8 +31,9 @@ class Found:
 
 def inspect(out: Path, config: SweepConfig) -> Found:
     """Look at a directory that a run of a configuration is to go into; change nothing."""
-    if not out.exists():
+    if not out.exists() and not out.is_symlink():
         return Found("new")
+    # A link to nothing, or to itself, is none either.
     if not out.is_dir():
         return Found("other", "is not a directory")
     names = {path.name for path in out.iterdir() if not is_temporary(path)}
