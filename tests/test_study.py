@@ -13,7 +13,7 @@ from synthetic import synthetic_dataset
 from vaekit import cli, results, theory
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.journal import FOLDER
-from vaekit.study import answer, arms, claims, page, run
+from vaekit.study import answer, arms, claims, inverse, page, pairs, run
 from vaekit.study.statistics import boundary_steps, interval, trend
 
 BASE = {
@@ -211,9 +211,87 @@ def test_verdicts_turn_with_the_data(sign: int, word: str) -> None:
     assert judged(turned, "loss rises with mu", "training loss") == word
     assert judged(turned, "loss rises with beta", "training loss") == word
     assert judged(turned, claims.CLAIMS[3], score) == word
-    assert judged(turned, claims.CLAIMS[4], score) == word
+    # Level sets are diagonal whichever way the map runs along both axes.
+    assert judged(turned, claims.CLAIMS[4], score) == "holds"
     # The second map was made the first one's opposite, whichever way that goes.
     assert judged(turned, claims.CLAIMS[5], f"{score}; decoder exact") == "holds"
+
+
+@pytest.mark.parametrize(
+    ("along_mu", "along_beta", "expected"),
+    [(1, 1, 1.0), (-1, -1, 1.0), (1, -1, -1.0), (1, 0, 0.0)],
+)
+def test_diagonality_is_the_weaker_trend_with_the_sign_of_both(
+    along_mu: int, along_beta: int, expected: float
+) -> None:
+    mu, beta = np.arange(3.0), np.arange(4.0)
+    # The larger slope along one axis decides no ties along the other.
+    plane = along_mu * mu[:, None] + 10 * along_beta * beta[None, :]
+    assert claims.diagonality(plane, mu, beta) == pytest.approx(expected)
+
+
+def maps(raw: float, scaled: float, turned: float, decoder: float) -> dict[str, xr.Dataset]:
+    """One arm whose maps rise (1) or fall (-1) along beta, without a seed's difference."""
+    made = dataset()
+    slope = (made["beta"] + 0 * made["mu"] + 0 * made["seed"]).transpose("mu", "beta", "seed")
+    probe = made["probe_mse"] * 0
+    probe = xr.where(probe["direction"] == "truth_to_code", probe + raw * slope, probe)
+    probe = xr.where(probe["direction"] == "code_to_truth", probe + turned * slope, probe)
+    r2 = (made["probe_r2"] * 0 - scaled * slope).transpose(*made["probe_r2"].dims)
+    decode = (made["decode_mse"] * 0 + decoder * slope).transpose(*made["decode_mse"].dims)
+    probe = probe.transpose(*made["probe_mse"].dims)
+    return {inverse.POST: made.assign(probe_mse=probe, probe_r2=r2, decode_mse=decode)}
+
+
+@pytest.mark.parametrize(
+    ("signs", "words"),
+    [
+        ((-1, 1, 1, 1), "the inverse relation is the first map's unit"),
+        ((-1, -1, 1, 1), "hangs on the probe's direction"),
+        ((-1, -1, -1, 1), "neither the probe's direction nor"),
+        ((1, 1, 1, 1), "no inverse relation that would need explaining"),
+    ],
+)
+def test_the_inverse_relations_sentence_follows_the_data(
+    signs: tuple[int, int, int, int], words: str
+) -> None:
+    assert words in inverse.inverse_in_words(maps(*signs))[-1]
+
+
+def test_collapse_is_compared_with_the_living_of_the_same_column() -> None:
+    made = maps(-1, 1, 1, 1)[inverse.POST]
+    dead = made["beta"] + 0 * made["mu"] + 0 * made["seed"] >= 8
+    status = xr.where(dead, "collapsed", "ok").transpose("mu", "beta", "seed")
+    first, *_ = inverse.inverse_in_words({inverse.POST: made.assign(status=status)})
+    assert f"{int(dead.sum())} of {dead.size} models collapsed" in first
+    # Dead at beta 8 and 12, alive at 0.5, 1, 2 and 4; the first map falls, the second rises.
+    assert "they score -10 on the first map, where living ones score -1.88" in first.replace(
+        "−", "-"
+    )
+    assert "better on the first map, worse on the second" in first
+
+
+def test_paired_changes_are_of_the_same_cells() -> None:
+    rng = np.random.default_rng(0)
+    base = dataset()
+    wobble = xr.DataArray(rng.normal(size=3), dims="seed")
+    base = base.assign(recovery_r2=(base["recovery_r2"] + wobble).transpose("mu", "beta", "seed"))
+    other = base.assign(recovery_r2=base["recovery_r2"] + 0.25)
+    found = pairs.paired_change([(other, base)], pairs.MEASURES["recovery R²"])
+    assert [float(end) for end in (found.mean, found.low, found.high)] == pytest.approx(3 * [0.25])
+    words = pairs.pairs_in_words({"warmup-sample-0.25": other, "fixed-sample-0.25": base})
+    assert len(words) == 1
+    assert "Warming β up instead of fixing it changes active units by 0" in words[0]
+    assert "recovery R² by +0.25 [+0.25 to +0.25]" in words[0]
+    assert pairs.pairs_in_words({"linear": base, "fixed-sample-0.25": base}) == []
+
+
+def test_a_column_whose_boundary_is_beyond_the_grid_of_beta_says_nothing() -> None:
+    made = with_boundary(dataset(), 0)
+    made["critical_beta"][0] = 100.0
+    made["critical_beta"][1] = 0.01
+    assert np.isnan(boundary_steps(made)[:2]).all()
+    assert (boundary_steps(made)[2:] == 0).all()
 
 
 def test_a_verdict_says_when_seeds_disagree_or_there_is_one() -> None:

@@ -10,9 +10,10 @@ import xarray as xr
 from vaekit.report.cells import number
 from vaekit.study.arms import REFERENCE
 from vaekit.study.claims import CLAIMS, Verdict, planes, readings, verdicts
+from vaekit.study.inverse import inverse_in_words
+from vaekit.study.pairs import pairs_in_words
 from vaekit.study.statistics import Interval, boundary_steps, interval
 
-POST = "fixed-sample-0.25"
 # The part of the mu axis that the sentence on the warm-up arm speaks of.
 BOUNDARY_MU = (0.0, 1.0, 2.0, 3.0)
 WANTED_SHARE = 0.9
@@ -32,9 +33,11 @@ def answer(arms: dict[str, xr.Dataset]) -> list[Section]:
     """
     found = [
         ("The post's claims", claims_in_words(verdicts(arms))),
+        ("Why the two maps run opposite ways", inverse_in_words(arms)),
         ("Where collapse lies", boundary_in_words(arms)),
         ("What the second heat map shows", probe_share_in_words(arms)),
         ("Bias or signal-to-noise?", bias_in_words(arms)),
+        ("What each choice changes", pairs_in_words(arms)),
     ]
     return [(heading, sentences) for heading, sentences in found if sentences]
 
@@ -83,12 +86,18 @@ def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         if known.any():
             near = int((np.abs(steps[known]) <= 1).sum())
             share = near / known.sum()
+            seen = ", ".join(
+                f"{m:g}"
+                for m, any_seed in zip(chosen, np.any(known, axis=1).tolist(), strict=True)
+                if any_seed
+            )
             sentences.append(
-                f"In the warm-up arm ({REFERENCE}) at μ = {', '.join(f'{m:g}' for m in chosen)} "
-                f"the active units reach 0 within one step of the β grid of critical β in {near} "
-                f"of {int(known.sum())} columns ({number(100 * share)} %), which "
+                f"In the warm-up arm ({REFERENCE}) at μ = {seen} "
+                "the last active unit goes within one step of the β grid of critical β in "
+                f"{near} of {int(known.sum())} columns of μ and seed ({number(100 * share)} %), "
+                "which "
                 + ("meets" if share >= WANTED_SHARE else "falls short of")
-                + f" the {100 * WANTED_SHARE:.0f} % that were expected."
+                + f" the {100 * WANTED_SHARE:.0f} % that were expected. {_step_size(dataset)}"
             )
     for name, dataset in readings(arms).items():
         steps = boundary_steps(dataset)
@@ -100,6 +109,14 @@ def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
                 f"{number(100 * float((np.abs(known) <= 1).mean()))} % of the columns within one."
             )
     return sentences
+
+
+def _step_size(dataset: xr.Dataset) -> str:
+    """How coarse the grid of beta is: "within a step" is no finer than that."""
+    beta = dataset["beta"].values
+    ratios = beta[1:] / beta[:-1]
+    ends = dict.fromkeys(f"{ratio:.3g}" for ratio in (ratios.min(), ratios.max()))
+    return f"A step is a factor of {' to '.join(ends)} in β."
 
 
 def probe_share_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
@@ -148,7 +165,7 @@ def bias_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             sentences.append(
                 f"From μ = 0 to μ = {mu:g} recovery R² falls by {_with(plain)} (mean over β, "
                 f"paired by seed and cell); with the signal-to-noise ratio of μ = 0 kept, by "
-                f"{_with(matched)}. " + _conclusion(plain, matched)
+                f"{_with(matched)}. " + _conclusion(plain, matched) + _early(dataset)
             )
     if "linear" in arms and arms["linear"].sizes["mu"] > 1:
         dataset = arms["linear"]
@@ -193,7 +210,19 @@ def _conclusion(plain: Interval, matched: Interval) -> str:
         return f"So {number(100 * min(share, 1.0))} % of the fall is lost signal, not bias."
     return (
         f"So only {number(100 * max(share, 0.0))} % of the fall is lost signal; the rest "
-        "is the shift, or training that is not done: this control cannot part the two."
+        "is the shift, the sigmoid's flat end, or training that is not done."
+    )
+
+
+def _early(dataset: xr.Dataset) -> str:
+    """Count the models that collapsed where the collapsed state is unstable: training's doing."""
+    below = (dataset["beta"] < dataset["critical_beta"]) & (dataset["status"] != "diverged")
+    died = int((below & (dataset["status"] == "collapsed")).sum())
+    return (
+        f" Of the {int(below.sum())} models of that control with β below critical β {died} "
+        "collapsed, which the objective does not ask for: that part is training's."
+        if died
+        else ""
     )
 
 

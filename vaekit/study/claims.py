@@ -112,17 +112,35 @@ def _of_arm(arm: str, dataset: xr.Dataset) -> Iterator[Verdict]:
     for score, values in FIRST_MAP.items():
         seeds = planes(dataset, values)
         yield judge(CLAIMS[3], score, [low_corner_gain(plane) for plane in seeds])
-        yield judge(CLAIMS[4], score, [min(trend(p, mu, 0), trend(p, beta, 1)) for p in seeds])
+        yield judge(CLAIMS[4], score, [diagonality(p, mu, beta) for p in seeds])
         for decoded, second in SECOND_MAP.items():
             pairs = zip(seeds, planes(dataset, second), strict=True)
             opposite = [-agreement(a.ravel(), b.ravel()) for a, b in pairs]
             yield judge(CLAIMS[5], f"{score}; decoder {decoded}", opposite)
+    for decoded, second in SECOND_MAP.items():
+        seeds = planes(dataset, second)
+        yield judge(CLAIMS[4], f"decoder, {decoded}", [diagonality(p, mu, beta) for p in seeds])
 
 
 def planes(dataset: xr.Dataset, values: Score) -> list[Array]:
     """Return the plane [mu, beta] of every seed; what diverged is NaN."""
     kept = values(dataset).where(dataset["status"] != "diverged")
     return list(kept.transpose("seed", "mu", "beta").values.astype(float))
+
+
+def diagonality(plane: Array, mu: Array, beta: Array) -> float:
+    """The weaker of the trends along mu and beta; below 0 if they have opposite signs.
+
+    A map that falls along both axes has diagonal level sets as much as one that rises along both:
+    which of the two it is, is the claim on the low corner.
+
+    Args:
+        plane: [mu, beta].
+        mu: the coordinate of axis 0.
+        beta: the coordinate of axis 1.
+    """
+    along_mu, along_beta = trend(plane, mu, 0), trend(plane, beta, 1)
+    return float(np.sign(along_mu * along_beta) * min(abs(along_mu), abs(along_beta)))
 
 
 def low_corner_gain(plane: Array) -> float:

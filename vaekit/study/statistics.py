@@ -92,6 +92,8 @@ def boundary_steps(dataset: xr.Dataset) -> Array:
     gone = (dataset["status"] == "diverged").any("beta").transpose("mu", "seed").values
     dead = np.cumprod((units == 0)[..., ::-1], axis=-1).sum(-1)
     critical = dataset["critical_beta"].values[:, None]
-    expected = (dataset["beta"].values[None, None, :] < critical[..., None]).sum(-1)
+    beta = dataset["beta"].values
+    expected = (beta[None, None, :] < critical[..., None]).sum(-1)
     steps = (units.shape[-1] - dead) - expected
-    return np.where(gone | ~np.isfinite(critical), np.nan, steps)
+    seen = (critical >= beta[0]) & (critical <= beta[-1])
+    return np.where(gone | ~seen, np.nan, steps)
