@@ -197,6 +197,18 @@ def test_a_learned_variance_is_the_best_fixed_one(seed: int) -> None:
     assert learned.squared_error / 12 == pytest.approx(learned.decoder_variance)
 
 
+@pytest.mark.parametrize("latents", range(1, 10))
+@pytest.mark.parametrize("level", [0.1, 0.3, 0.7])
+def test_equal_eigenvalues_at_the_water_level_have_a_learned_variance(
+    latents: int, level: float
+) -> None:
+    """At beta 1 every level of an isotropic spectrum is the eigenvalue itself, to rounding."""
+    learned = linear_optimum(np.full(10, level), beta=1.0, decoder_variance=None, latents=latents)
+    assert learned.decoder_variance == pytest.approx(level)
+    expected = 5.0 * (math.log(2.0 * math.pi * level) + 1.0)
+    assert learned.objective == pytest.approx(expected)
+
+
 def test_the_learned_variance_of_a_plain_vae_is_that_of_ppca() -> None:
     """Tipping and Bishop 1999, equation 8: the mean of the eigenvalues left out."""
     spectrum = [9.0, 4.0, 1.0, 0.5, 0.3]

@@ -143,6 +143,10 @@ def linear_solution(
     )
 
 
+# Far above the rounding of a sum of eigenvalues, far below what the objective could tell.
+LEVEL = 1e-12
+
+
 def _learned_variances(spectrum: Array, beta: float, latents: int) -> list[float]:
     """Every stationary decoder variance: one for each k whose own water level leaves k active."""
     missed = spectrum[min(latents, len(spectrum)) :].sum()
@@ -157,7 +161,11 @@ def _learned_variances(spectrum: Array, beta: float, latents: int) -> list[float
         if degrees <= 0:
             break
         variance = float(spectrum[active:].sum()) / degrees
-        if np.count_nonzero(spectrum[:latents] > beta * variance) == active:
+        # An eigenvalue at the water level may count either way: the objective is the same, and the
+        # side that rounding leaves it on is chance.
+        water, lead = beta * variance, spectrum[:latents]
+        fewest = np.count_nonzero(lead > water * (1 + LEVEL))
+        if fewest <= active <= np.count_nonzero(lead > water * (1 - LEVEL)):
             found.append(variance)
     return found
 
