@@ -83,8 +83,8 @@ def compare_peers(steps: int, rounds: int, ceiling: float) -> dict[str, Any]:
     blocks["vaekit again (A/A)"] = vaekit_torch(task)
     samples = interleave(blocks, rounds)
     print(f"\n11 models, batch 128, float32; {rounds} rounds of {steps} steps\n")
-    print(f"{'':22}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>10}")
-    print(f"{'':22}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>10}")
+    print(f"{'':22}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>12}")
+    print(f"{'':22}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>12}")
     rows = {}
     for name, seconds in samples.items():
         cost = statistics.median(seconds) * 1e3 / (steps * task.models)
@@ -93,7 +93,7 @@ def compare_peers(steps: int, rounds: int, ceiling: float) -> dict[str, Any]:
         part = share(work, seconds, ceiling)
         print(
             f"{name:22}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}{error:14.1e}"
-            f"{part:10.0%}"
+            f"{part:12.0%}"
         )
         rows[name] = {
             "ms_per_model_step": cost,
