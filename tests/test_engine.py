@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 import vaekit
+from equivalence import assert_equivalent
 from vaekit.block import make_block
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.data import draw
@@ -90,7 +91,6 @@ def test_bfloat16_products_train_to_almost_the_same_loss() -> None:
 
 
 def test_bfloat16_products_give_the_same_metrics_over_thirty_seeds() -> None:
-    """As distributions, and seed by seed without a shift that 30 pairs would show."""
     found = {}
     stack = Stack(mu=(0.5,) * 30, seeds=tuple(range(30)), beta=(0.5,))
     for precision in ("float32", "bf16"):
@@ -113,7 +113,15 @@ def test_bfloat16_products_give_the_same_metrics_over_thirty_seeds() -> None:
                 vae, setup, mu=stack.mu, seeds=stack.seeds, betas=stack.beta
             )
     for name in ("recovery_r2", "rate", "distortion", "objective"):
-        plain, rounded = (found[precision][name] for precision in ("float32", "bf16"))
+        plain, rounded = (np.asarray(found[precision][name]) for precision in ("float32", "bf16"))
         assert not (plain == rounded).all()
-        assert stats.ks_2samp(plain, rounded).pvalue > 0.05, name
-        assert stats.ttest_rel(plain, rounded).pvalue > 0.01, name
+        assert_equivalent(name, plain, rounded)
+
+
+def test_a_small_shift_of_every_seed_and_a_spread_that_hides_one_are_not_equivalent() -> None:
+    draw = np.random.default_rng(0)
+    plain = draw.normal(size=30)
+    assert_equivalent("same", plain, plain + 0.1 * draw.normal(size=30))
+    for other in (plain + 0.3, plain + draw.normal(size=30)):
+        with pytest.raises(AssertionError, match=r"loss: the mean difference lies in .* allowed"):
+            assert_equivalent("loss", plain, other)

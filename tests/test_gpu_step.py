@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,14 +13,18 @@ from torch import Tensor
 pytest.importorskip("triton", reason="there is no Triton for this platform")
 
 from checks import assert_matches, same_bits
+from equivalence import assert_equivalent
 from vaekit.block import BLOCK_STEPS, Block, Replay, make_block, train_steps
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.engine import make_step
+from vaekit.evaluate import evaluate_stack
 from vaekit.model import StackedVAE
 from vaekit.objective import latent_noise
+from vaekit.progress import Silent
 from vaekit.stack import Stack
 from vaekit.state import State, initial_state
+from vaekit.train import train
 
 pytestmark = pytest.mark.gpu
 
@@ -46,7 +51,7 @@ def test_two_hundred_fused_steps_follow_the_reference(precision: str, limit: flo
     for first in range(1, 201, BLOCK_STEPS):
         steps = range(first, first + BLOCK_STEPS)
         found, expected = fused(steps).clone(), reference(steps)
-    torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=limit, atol=0.0)
+        torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=limit, atol=0.0)
 
 
 @pytest.mark.parametrize("changes", [{}, {"kl": "sample"}, {"likelihood": "bernoulli"}], ids=str)
@@ -95,3 +100,53 @@ def test_a_diverging_model_leaves_its_siblings_bits_in_a_replayed_run(poison: fl
     pairs = [step.save().vae for step in (clean, hurt)]
     for model in set(range(12)) - {5}:
         assert same_bits(*(vae.slot(model).flat for vae in pairs))
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_a_model_trains_to_the_same_bits_in_any_slot_of_any_stack(precision: str) -> None:
+    """The second beta of the last stream: among all, in another order, and alone."""
+
+    def trained(stack: Stack, model: int) -> list[Tensor]:
+        setup = SweepConfig(**SWEEP, engine="triton", precision=precision)
+        labels = stack.labels(torch.device(CUDA))
+        step = make_step(setup, initial_state(setup, labels.seeds), streams=len(stack.mu))
+        block = make_block(setup, labels, step)
+        for first in range(1, 41, BLOCK_STEPS):
+            block(range(first, first + BLOCK_STEPS))
+        state = step.save()
+        flats = (state.vae.flat, state.exp_avg, state.exp_avg_sq)
+        return [StackedVAE(state.vae.architecture, flat).slot(model).flat for flat in flats]
+
+    mu, beta = SWEEP["mu"][-1], SWEEP["beta"][1]
+    together = trained(STACK, 2 * len(STACK.beta) + 1)
+    turned = Stack(mu=STACK.mu[::-1], seeds=STACK.seeds, beta=STACK.beta[::-1])
+    other_way = trained(turned, STACK.beta[::-1].index(beta))
+    alone = trained(Stack(mu=(mu,), seeds=(0,), beta=(beta,)), 0)
+    for a, b, c in zip(together, other_way, alone, strict=True):
+        assert same_bits(a, b)
+        assert same_bits(a, c)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_rounded_products_give_the_same_metrics_over_thirty_seeds(precision: str) -> None:
+    stack = Stack(mu=(0.5,) * 30, seeds=tuple(range(30)), beta=(0.5,))
+    found = {}
+    for name in ("float32", precision):
+        setup = SweepConfig(
+            mu=(0.5,), beta=stack.beta, seeds=30, steps=1000, engine="triton", precision=name
+        )
+        vae = train(setup, stack, torch.device(CUDA), Silent()).vae
+        found[name] = evaluate_stack(vae, setup, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
+    for metric in ("recovery_r2", "rate", "distortion", "objective"):
+        plain, rounded = (np.asarray(found[name][metric]) for name in ("float32", precision))
+        assert not (plain == rounded).all()
+        assert_equivalent(metric, plain, rounded)
+
+
+def test_the_torch_engine_follows_the_reference_on_a_card() -> None:
+    _, torch_block = steps_of(engine="torch")
+    _, reference = steps_of(engine="reference")
+    for first in range(1, 201, BLOCK_STEPS):
+        steps = range(first, first + BLOCK_STEPS)
+        found, expected = torch_block(steps).clone(), reference(steps)
+        torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=1e-4, atol=0.0)

@@ -81,6 +81,20 @@ def test_r2_is_pooled_over_outputs() -> None:
     assert score(y[None, :, :1], y)[1] > 0.99
 
 
+def test_scores_do_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several chunks with a rest give what one gives, and a constant target still has no spread."""
+    x, y = normals(2, 1000, 4), 1e3 + normals(2, 1000, 3, seed=1)
+    y[1] = 0.1
+    probe = fit_exact(x, y)
+    error = (probe(x).double() - y).square().mean(dim=(1, 2))
+    spread = y.double().var(dim=1, unbiased=False).mean(dim=1)
+    monkeypatch.setattr("vaekit.probe.CHUNK_ROWS", 300)
+    mse, r2 = mse_and_r2(probe, x, y)
+    torch.testing.assert_close(mse, error, rtol=1e-12, atol=0.0)
+    torch.testing.assert_close(r2[0], 1 - error[0] / spread[0], rtol=1e-9, atol=1e-9)
+    assert r2[1] == 0.0
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 300, 5000])
 def test_moments_do_not_depend_on_the_chunks(chunk: int) -> None:
     x = 1e4 + normals(2, 1000, 3)

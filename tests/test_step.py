@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from poison import scale_last_layer
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.model import StackedVAE
 from vaekit.objective import beta_at, latent_noise
+from vaekit.products import fast_products
 from vaekit.state import State
 from vaekit.step import ReferenceStep, TorchStep
 
@@ -78,8 +80,7 @@ def test_two_hundred_steps_follow_the_reference(kl: str) -> None:
     setup = config(kl=kl, steps=200, hidden=(64, 32), batch=64)
     reference, explicit = Run(setup, "reference"), Run(setup, "torch")
     for t in range(1, 201):
-        expected, found = reference.go(t), explicit.go(t)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.0)
+        torch.testing.assert_close(explicit.go(t), reference.go(t), rtol=1e-4, atol=0.0)
 
 
 def test_the_loss_sums_over_models_and_averages_over_samples() -> None:
@@ -91,12 +92,15 @@ def test_the_loss_sums_over_models_and_averages_over_samples() -> None:
     torch.testing.assert_close(stacked, alone.step.gradient, rtol=1e-12, atol=1e-14)
 
 
-def test_a_model_trains_in_any_slot_as_it_does_alone() -> None:
-    together = Run(config(), "torch")
-    alone = Run(config(mu=(2.0,), beta=(BETA[0],)), "torch")
-    for t in range(1, 51):
-        among, single = together.go(t)[3], alone.go(t)[0]
-        torch.testing.assert_close(among, single, rtol=1e-6, atol=0.0)
+@pytest.mark.parametrize("sizes", [{}, {"hidden": (256, 128), "batch": 128}], ids=["small", "full"])
+def test_a_model_trains_in_any_slot_as_it_does_alone(sizes: dict) -> None:
+    """In the products that training takes, which cut a stack's work by its size."""
+    together = Run(config(**sizes), "torch")
+    alone = Run(config(**sizes, mu=(2.0,), beta=(BETA[0],)), "torch")
+    with fast_products(torch.device("cpu")):
+        for t in range(1, 51):
+            among, single = together.go(t)[3], alone.go(t)[0]
+            torch.testing.assert_close(among, single, rtol=1e-6, atol=0.0)
 
 
 def test_models_permute() -> None:
@@ -177,6 +181,28 @@ def test_a_model_that_is_not_finite_is_stopped_before_its_update(
     assert run.state.stopped.tolist() == [0, 0, 4, 0, 0, 0]
     for a, b in zip(before, state_of(run, 2), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("engine", ["reference", "torch"])
+@pytest.mark.parametrize("size", [1e22, 1e38])
+def test_a_weight_gradient_that_overflows_alone_stops_its_model(engine: str, size: float) -> None:
+    """Huge activations before tiny weights: terms and biases' gradients show nothing.
+
+    At 1e22 the gradient is finite and its square is not, at 1e38 neither is.
+    """
+    setup = config(decoder_output="linear", generator="linear")
+    clean, hurt = Run(setup, engine), Run(setup, engine)
+    for t in range(1, 4):
+        clean.go(t), hurt.go(t)
+    scale_last_layer(hurt.vae, 2, size)
+    before = [piece.clone() for piece in state_of(hurt, 2)]
+    clean.go(4), hurt.go(4)
+    assert hurt.state.stopped.tolist() == [0, 0, 4, 0, 0, 0]
+    for a, b in zip(before, state_of(hurt, 2), strict=True):
+        assert torch.equal(a, b)
+    for index in set(range(6)) - {2}:
+        pairs = zip(state_of(clean, index), state_of(hurt, index), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_each_model_may_have_its_own_learning_rate() -> None:

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="there is no Triton for this platform")
 
+import vaekit_kernels
 from checks import assert_matches, same_bits
-from vaekit.block import make_block
+from poison import scale_last_layer
+from vaekit.block import make_block, train_steps
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.model import StackedVAE
@@ -151,8 +154,7 @@ def test_two_hundred_steps_follow_the_reference() -> None:
     setup = config(beta=(2.0,), hidden=(16,), tile=2, batch=8)
     fused, reference = Run(setup, mu=(0.5,)), Run(setup, "reference", mu=(0.5,))
     for t in range(1, 201):
-        found, expected = fused.go(t).clone(), reference.go(t)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.0)
+        torch.testing.assert_close(fused.go(t), reference.go(t), rtol=1e-4, atol=0.0)
 
 
 def test_drawn_noise_is_the_noise_that_would_be_given() -> None:
@@ -209,6 +211,35 @@ def test_a_model_that_is_not_finite_stops_before_its_update(poison: float, victi
             assert same_bits(a, b)
 
 
+@pytest.mark.parametrize("size", [1e22, 1e38])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_weight_gradient_that_overflows_alone_stops_its_model(size: float, saved: bool) -> None:
+    """Huge activations before tiny weights: terms and biases' gradients show nothing.
+
+    At 1e22 the gradient is finite and its square is not, at 1e38 neither is. Those weights stay as
+    they were; from the next step on the whole model does, saved and taken up again or not.
+    """
+    setup = config(decoder_output="linear", generator="linear")
+    clean, hurt = Run(setup), Run(setup)
+    clean.go(1), hurt.go(1)
+    scale_last_layer(hurt.step.save().vae, 2, size)
+    hurt.start()
+    weight = hurt.state.vae.layers[-1][0][2].clone()
+    with np.errstate(over="ignore", invalid="ignore"):  # NumPy warns where a card does not
+        for t in range(2, 5):
+            clean.go(t), hurt.go(t)
+            if t == 2:
+                after = hurt.pieces(2) if saved else None
+    assert hurt.step.save().stopped.tolist() == [0, 0, 2, 0]
+    assert same_bits(hurt.state.vae.layers[-1][0][2], weight)
+    assert all(piece.isfinite().all() for piece in hurt.pieces(2))
+    for a, b in zip(after or hurt.pieces(2), hurt.pieces(2), strict=True):
+        assert same_bits(a, b)
+    for model in {0, 1, 3}:
+        for a, b in zip(clean.pieces(model), hurt.pieces(model), strict=True):
+            assert same_bits(a, b)
+
+
 def test_a_stopped_model_keeps_its_bits() -> None:
     run = Run(config())
     run.go(1)
@@ -253,3 +284,49 @@ def test_blocks_draw_and_train_as_the_definition() -> None:
         with torch.no_grad():
             terms.append(make_block(setup, labels, step)(range(1, 5)))
     torch.testing.assert_close(terms[0], terms[1], rtol=1e-4, atol=1e-5)
+
+
+class NeverWaits(TorchDispatchMode):
+    """Refuses what a CUDA graph cannot hold: asking the device, and values from the host."""
+
+    WAITS = frozenset(
+        {
+            "_local_scalar_dense",  # item, int, float, bool
+            "equal",
+            "is_nonzero",
+            "lift_fresh",  # torch.tensor of Python's numbers
+            "masked_select",
+            "nonzero",
+            "_unique2",
+        }
+    )
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in self.WAITS, f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"kl": "sample", "beta_warmup": 3}], ids=str)
+def test_the_body_of_a_graph_never_waits_for_the_device(
+    changes: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the step's number to the terms, with every op on its Triton side."""
+    setup = config(**changes)
+    monkeypatch.setattr(vaekit_kernels, "runs_triton", lambda backend, tensor: backend != "torch")
+    labels = Stack(mu=setup.mu, seeds=(3, 3), beta=setup.beta).labels(torch.device("cpu"))
+    step = TritonStep(setup, initial_state(setup, labels.seeds), streams=2)
+    first = torch.zeros((), dtype=torch.int64)
+    offsets = torch.arange(1, 3)
+    with torch.no_grad(), NeverWaits():
+        terms = train_steps(setup, labels, step, first + offsets)
+    assert terms.isfinite().all() and step.fused.memory.count.tolist() == [2] * 4
+
+
+def test_what_waits_for_the_device_is_seen() -> None:
+    value = torch.ones(())
+    for waits in (value.item, lambda: torch.tensor([1.0]), lambda: value[value > 0]):
+        with pytest.raises(AssertionError, match="waits for the device"), NeverWaits():
+            waits()

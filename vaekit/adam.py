@@ -10,6 +10,9 @@ Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
 
 from __future__ import annotations
 
+from itertools import chain
+
+import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
@@ -18,14 +21,15 @@ from vaekit.state import BETA1, BETA2, EPSILON, State
 
 
 def healthy(nll: Tensor, kl: Tensor, gradients: list[Layer]) -> Tensor:
-    """Tell which models [M] may be updated: their terms and the sums of their gradients are finite.
+    """Tell which models [M] may be updated: their terms and gradients' norms are finite.
 
-    A gradient that is not finite shows in that of its layer's bias, which is a sum over samples, so
-    the weights, hundreds of times as many, need not be read.
+    The norm and not the gradient: a finite gradient whose square overflows would make the second
+    moment infinite, and its weights would stand still for good without a sign of it. That of the
+    biases alone would not do either: activations can be huge where their layer's errors are not.
     """
     total = nll.sum(1) + kl.sum(1)
-    for _, bias in gradients:
-        total = total + bias.sum(1)
+    for piece in chain.from_iterable(gradients):
+        total = total + torch.linalg.vector_norm(piece.flatten(1), dim=1)
     return total.isfinite()
 
 

@@ -19,6 +19,9 @@ from vaekit_kernels.philox import uniforms
 # below it float32 codes hold rounding, not signal.
 RELATIVE_CUTOFF = 1e-9
 
+# Rows whose float64 copies stand in memory at once, for every model of a stack.
+CHUNK_ROWS = 4096
+
 
 @dataclass(frozen=True)
 class LinearProbe:
@@ -69,7 +72,7 @@ class Moments:
         return self.products / self.count - drift.transpose(1, 2) @ drift
 
 
-def moments_of(*columns: Tensor, chunk: int = 4096) -> Moments:
+def moments_of(*columns: Tensor, chunk: int = CHUNK_ROWS) -> Moments:
     """Moments of columns laid side by side, each [M, N, C] or shared [N, C]."""
     models = max(column.shape[0] for column in columns if column.ndim == 3)
     moments = Moments()
@@ -185,9 +188,14 @@ def mse_and_r2(probe: LinearProbe, inputs: Tensor, targets: Tensor) -> tuple[Ten
     Returns:
         mse [M] and r2 [M], float64.
     """
-    models = probe.weight.shape[0]
-    error = (probe(inputs).double() - targets).square().mean(dim=(1, 2))
-    # Population variance of every output, averaged over the outputs.
-    spread = targets.double().var(dim=-2, unbiased=False).mean(dim=-1).expand(models)
+    models, rows = probe.weight.shape[0], inputs.shape[-2]
+    mean = targets.mean(dim=-2, keepdim=True, dtype=torch.float64)
+    error = mean.new_zeros(models)
+    spread = mean.new_zeros(models)
+    for first in range(0, rows, CHUNK_ROWS):
+        part = slice(first, first + CHUNK_ROWS)
+        wanted = targets[..., part, :].double()
+        error += (probe(inputs[..., part, :]).double() - wanted).square().sum(dim=(1, 2))
+        spread += (wanted - mean).square().sum(dim=(-2, -1))
     explained = torch.where(spread > 0, 1.0 - error / spread.clamp(min=1e-300), 0.0)
-    return error, explained
+    return error / (rows * targets.shape[-1]), explained

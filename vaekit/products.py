@@ -30,14 +30,31 @@ def _precision(setting: str) -> Iterator[None]:
 
 @cache
 def product_error() -> float:
-    """Largest error of a 128 x 441 x 256 product through oneDNN, over its largest element."""
+    """Largest error of a layer's three products through oneDNN, over the largest element of each.
+
+    The forward product with its bias, and the two of the backward pass, which read a transposed
+    tensor: of a wide layer of the default network and of its narrowest.
+    """
+    return max(_layer_error(*sizes) for sizes in ((441, 256), (9, 128)))
+
+
+def _layer_error(width: int, height: int) -> float:
     generator = torch.Generator().manual_seed(0)
-    a = torch.randn(2, 128, 441, generator=generator)
-    b = torch.randn(2, 441, 256, generator=generator)
-    exact = a.double() @ b.double()
+    x, weight, bias, grad = (
+        torch.randn(2, *shape, generator=generator)
+        for shape in ((128, width), (width, height), (1, height), (128, height))
+    )
+    into, back = x.transpose(1, 2), weight.transpose(1, 2)
     with _precision("medium"):
-        error = (torch.bmm(a, b).double() - exact).abs().max() / exact.abs().max()
-    return float(error)
+        made = [
+            torch.baddbmm(bias, x, weight, out=torch.empty_like(grad)),
+            torch.bmm(into, grad, out=torch.empty_like(weight)),
+            torch.bmm(grad, back, out=torch.empty_like(x)),
+        ]
+    exact = [bias.double() + x.double() @ weight.double()]
+    exact += [a.double() @ b.double() for a, b in ((into, grad), (grad, back))]
+    errors = [(a - b).abs().max() / b.abs().max() for a, b in zip(made, exact, strict=True)]
+    return float(torch.stack(errors).max())
 
 
 def product_library(device: torch.device) -> str:

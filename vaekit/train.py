@@ -113,7 +113,7 @@ def train(
                     # Progress is what the device has done, not what it has been asked for.
                     synchronize(device)
                     if fail_on_divergence and state.stopped.any():
-                        raise DivergedError(_name(stack, state.stopped))
+                        raise DivergedError(_name(stack, step.save().stopped))
             progress.advance(len(steps) * stack.models)
             leaving = keeper.interrupts.asked is not None
             if leaving or keeper.due() or steps.stop > config.steps:

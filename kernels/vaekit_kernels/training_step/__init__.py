@@ -61,7 +61,8 @@ class FusedStep:
             streams: S; the models of a stream are neighbours and share its images.
             learning_rate: [M] float64 on the device to train on.
             stopped: [M] int64, read and written by every step: 0 for a model that trains, else
-                the step that stopped it.
+                the step that stopped it, negative where its weights' gradient did and no step came
+                after.
             batch: B.
             precision: of the products.
 
@@ -294,8 +295,8 @@ class FusedStep:
         row = self.weights_row
         weights_kernel[(self.programs,)](
             *self.memory.states,
-            self.memory.activations,
             self.stopped,
+            self.memory.activations,
             self.memory.count,
             self.learning_rate,
             self.layers,

@@ -8,8 +8,11 @@ A weight's gradient is never stored: its program holds it in registers and reads
 q once, 24 bytes a parameter, which is what bounds a stack that is larger than the cache.
 
 `finish_kernel` takes one model a program: it adds the partial sums up, counts the step, stops the
-model if its terms or the sums of its gradients are not finite (see `vaekit.adam.healthy`), and
-updates the biases. `weights_kernel` runs after it and reads both.
+model if its terms or the norm of its biases' gradient are not finite (see `vaekit.adam.healthy`),
+and updates the biases. `weights_kernel` runs after it and reads both. A weight gradient is known
+there only: a program whose norm is not finite leaves its weights alone and notes -t in `stopped`,
+which `finish_kernel` turns into t at the next step. Until then, as no program waits for another,
+the model's other weights are updated, whichever of them comes first.
 
 Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
 """
@@ -65,7 +68,7 @@ def _sum_tiles(columns_ptr, offs, mask, tiles, T):
 def finish_kernel(
     # outputs
     nll_ptr,  # [M, B]
-    stopped_ptr,  # [M]: the step that stopped it, 0 while it trains
+    stopped_ptr,  # [M]: the step that stopped it, 0 while it trains; -t from `weights_kernel`
     count_ptr,  # [M]: updates made; this one is counted
     bias_ptr,  # [M, T]
     avg_ptr,
@@ -96,11 +99,12 @@ def finish_kernel(
         total += nll + tl.load(kl_ptr + model * batch + offs, mask=mask, other=0.0)
     for start in range(0, T, BLOCK):
         offs = start + tl.arange(0, BLOCK)
-        total += _sum_tiles(columns_ptr, offs, offs < T, tiles, T)
+        grad = _sum_tiles(columns_ptr, offs, offs < T, tiles, T)
+        total += grad * grad
     whole = tl.sum(total, 0)
     step = tl.load(count_ptr + model) + 1
     tl.store(count_ptr + model, step)
-    stopped = tl.load(stopped_ptr + model)
+    stopped = tl.abs(tl.load(stopped_ptr + model))
     stopped = tl.where((stopped == 0) & (whole - whole != 0.0), step, stopped)
     tl.store(stopped_ptr + model, stopped)
     rate, correction = _rates(learning_rate_ptr + model, step)
@@ -118,9 +122,9 @@ def weights_kernel(
     w_ptr,  # all layers [M, K, N] one after the other
     avg_ptr,
     sq_ptr,
+    stopped_ptr,  # [M]: more than 0 where nothing is to be updated
     # inputs
     activations_ptr,  # what layers read [M / share, B, K] and gradients of what they give [M, B, N]
-    stopped_ptr,  # [M]
     count_ptr,  # [M]: updates made, this one included
     learning_rate_ptr,  # [M]
     layers_ptr,  # [LAYERS, 7] int64: first program, K, N, models that share x, and where x, the
@@ -158,8 +162,15 @@ def weights_kernel(
         activations_ptr + grad_start + model * batch * N,
         batch, offs_k, offs_n, K, N, BLOCK_B, BLOCK_K, BLOCK_N, PRECISION,
     )  # fmt: skip
-    rows = tl.where(tl.load(stopped_ptr + model) == 0, K, 0)
-    rate, correction = _rates(learning_rate_ptr + model, tl.load(count_ptr + model))
+    step = tl.load(count_ptr + model)
+    # Of the flat tile: along one axis of a product Triton 3.6 cannot sum for Blackwell.
+    norm = tl.sum(grad * grad)
+    finite = norm - norm == 0.0
+    # Another program's -t must not be told from 0 here, or the order of the programs would show.
+    trains = tl.load(stopped_ptr + model) <= 0
+    tl.store(stopped_ptr + model, -step, mask=trains & (norm - norm != 0.0))
+    rows = tl.where(trains & finite, K, 0)
+    rate, correction = _rates(learning_rate_ptr + model, step)
     offsets = w_start + model * (K * N) + offs_k[:, None] * N + offs_n[None, :]
     mask = (offs_k < rows)[:, None] & (offs_n < N)[None, :]
     _adam(w_ptr, avg_ptr, sq_ptr, offsets, mask, grad, rate, correction)
