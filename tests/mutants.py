@@ -374,6 +374,25 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "estimators.py::test_more_than_the_draws_support_says_so",),
     ),
+    "ksg-believed-at-its-largest": Mutant(
+        "KSG is believed up to the most that it can give, however much there is",
+        (
+            Edit(
+                "vaekit/estimators/__init__.py",
+                "largest(min(rows, KSG_ROWS))",
+                "MARGIN + largest(min(rows, KSG_ROWS))",
+            ),
+        ),
+        (
+            _T + "estimators.py::"
+            "test_ksg_gives_no_more_than_its_largest_and_is_not_believed_near_it",
+        ),
+    ),
+    "gap-of-noise-is-a-score": Mutant(
+        "the information gap of noise counts, over a ceiling that is smaller than it",
+        (Edit("vaekit/axis_scores.py", "MIG_ERRORS = 4.0", "MIG_ERRORS = 0.0"),),
+        (_T + "axis_scores.py::test_noise_scores_nothing_where_images_hold_next_to_nothing",),
+    ),
     "variance-as-deviation": Mutant(
         "the pixel noise's variance is taken for its standard deviation",
         (Edit(REFERENCE, "alpha=math.sqrt(noise_variance)", "alpha=noise_variance"),),
