@@ -610,16 +610,40 @@ def test_an_interval_is_spelt_with_its_sign() -> None:
     assert spell(interval([np.nan])) == "–"
 
 
-def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:
+def study_of(directory: Path, name: str) -> Path:
+    """A study's directory with one finished arm, which nobody trained."""
     study = arms.make_study("post-audit", "reduced")
-    (tmp_path / run.STUDY_FILE).write_text(
+    (directory / run.STUDY_FILE).write_text(
         'study = "post-audit"\npreset = "reduced"\n', encoding="utf-8"
     )
-    arm = next(arm for arm in study.arms if arm.name == "linear")
-    place = tmp_path / "arms" / arm.name
+    arm = next(arm for arm in study.arms if arm.name == name)
+    place = directory / "arms" / name
     place.mkdir(parents=True)
     results.save(synthetic_dataset(study.config(arm)), place / results.FILE_NAME)
-    found, lines = page.write_study_report(tmp_path)
+    return directory
+
+
+def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:
+    found, lines = page.write_study_report(study_of(tmp_path, "linear"))
     text = found.read_text(encoding="utf-8")
     assert "1 of 17 arms; still to run: fixed-analytic-0.25" in text
     assert any("On the linear grid" in line for line in lines)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"controls.png"}
+
+
+def test_a_report_without_controls_has_its_tables_and_no_figure_of_them(tmp_path: Path) -> None:
+    found, _ = page.write_study_report(study_of(tmp_path, "fixed-analytic-0.25"))
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {"boundary", "probe_error", "verdicts"}
+    text = found.read_text(encoding="utf-8")
+    for name in drawn:
+        assert f'<figure id="{name}"><img alt="{page.ALTERNATIVES[name]}"' in text
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for head in ("steps from critical β, mean", "probe, % of the map", "as it is"):
+        assert f'<th scope="col">{head}</th>' in text
+        assert f"| {head} |" in summary
+    # A table's rows all have as many cells as its head.
+    tables = [block for block in summary.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 4
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1
