@@ -441,6 +441,20 @@ def test_how_constant_a_collapsed_code_is_has_no_rank() -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (-0.3, "reversed"),
+        (-0.05, "open"),
+        (0.05, "open"),
+        (0.3, "holds"),
+        (float("nan"), "one seed"),
+    ],
+)
+def test_a_correlation_next_to_nothing_is_open(value: float, word: str) -> None:
+    assert inverse.Agreement("", "", "", value, value - 0.01, value + 0.01).word == word
+
+
 def test_an_agreement_that_is_collapses_says_so() -> None:
     """Living models run opposite ways in both maps, dead ones are worst in both."""
     made = maps(-1, 1, 1, 1)[inverse.POST]

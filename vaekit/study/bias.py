@@ -92,7 +92,7 @@ def _early(dataset: xr.Dataset) -> str:
     died = int((below & (dataset["status"] == "collapsed")).sum())
     return (
         f" Of the {int(below.sum())} models of that control with β below critical β {died} "
-        "collapsed, which the objective does not ask for: that part is training's."
+        "collapsed, which the objective does not ask for: what they lose is training's."
         if died
         else ""
     )

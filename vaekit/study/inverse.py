@@ -30,6 +30,18 @@ RAW, SCALED, TURNED = MAPS
 SECOND = SECOND_MAP["3 epochs"]
 # Fewer cells than this have no ranking to speak of.
 FEW = 5
+# A rank correlation nearer to 0 than this is none, however well its sign is known.
+NOTHING = 0.1
+
+
+class Agreement(Verdict):
+    """A rank correlation of two maps: holds if they run the same way, reversed if opposite ways."""
+
+    @property
+    def word(self) -> str:
+        """As of any verdict, but open where the correlation is next to nothing."""
+        word = super().word
+        return "open" if word != "one seed" and abs(self.value) < NOTHING else word
 
 
 def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
@@ -62,7 +74,7 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         f"{every[RAW].count('reversed')} with the error as it is, in "
         f"{every[SCALED].count('reversed')} with it divided by the code's variance, in "
         f"{every[TURNED].count('reversed')} with the probe turned round; the same way in "
-        f"{same[0]}, {same[1]} and {same[2]}; the others are open."
+        f"{same[0]}, {same[1]} and {same[2]}; the others are open, or nearer to 0 than {NOTHING}."
     )
     return [*sentences, _conclusion(every, _words(shown, SCALED, alive_only=True))]
 
@@ -83,10 +95,8 @@ def inverse_table(arms: dict[str, xr.Dataset]) -> Rows:
     return [head, *rows] if rows else []
 
 
-def with_the_decoder(dataset: xr.Dataset, label: str, *, alive_only: bool = False) -> Verdict:
+def with_the_decoder(dataset: xr.Dataset, label: str, *, alive_only: bool = False) -> Agreement:
     """Rank correlation over cells of a first map with the 3-epoch decode MSE, over seeds.
-
-    Its word is "holds" where the two run the same way, "reversed" where they run opposite ways.
 
     Args:
         dataset: an arm.
@@ -94,7 +104,7 @@ def with_the_decoder(dataset: xr.Dataset, label: str, *, alive_only: bool = Fals
         alive_only: leave out collapsed models; a seed with few living ones then says nothing.
     """
     found = _correlation(dataset, MAPS[label], SECOND, alive_only=alive_only)
-    return Verdict("", "", label, float(found.mean), float(found.low), float(found.high))
+    return Agreement("", "", label, float(found.mean), float(found.low), float(found.high))
 
 
 def _correlation(
@@ -174,7 +184,7 @@ def _conclusion(every: dict[str, list[str]], alive: list[str]) -> str:
             " That agreement owes to collapse, which both maps then count as failure: among living "
             f"models alone they run the same way in {alive.count('holds')} of the {len(alive)} "
             f"readings that have enough of them, opposite ways in {alive.count('reversed')}, and "
-            "the others are open."
+            f"the others are open, or nearer to 0 than {NOTHING}."
         )
     else:
         caveat = ""
