@@ -368,8 +368,8 @@ MUTANTS: dict[str, Mutant] = {
         (
             Edit(
                 "vaekit/estimators/__init__.py",
-                'math.inf if name == "gaussian" else',
-                "math.inf if name in counted or True else",
+                "return most[name] - MARGIN",
+                "return most[name] + math.inf",
             ),
         ),
         (_T + "estimators.py::test_more_than_the_draws_support_says_so",),

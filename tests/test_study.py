@@ -268,6 +268,15 @@ def test_bias_or_noise_follows_the_data(matched: float, words: str) -> None:
     assert "falls by 0.6 [0.6 to 0.6]" in found[0]
 
 
+def test_a_seed_without_a_fall_has_no_share_of_it() -> None:
+    """One of three recovers nothing at any mu; the two others lose 0.6, and 0.3 with the noise."""
+    base, control = recovered([0.9, 0.7, 0.5, 0.3]), recovered(0.6, mu=(3.0,))
+    for made in (base, control):
+        made["recovery_r2"][..., 0] = 0.0
+    words = bias.bias_in_words({arms.REFERENCE: base, "matched-mu-3": control})[0]
+    assert "So 50 [50 to 50] % of the fall goes away" in words
+
+
 def test_what_collapsed_below_the_boundary_is_said_to_be_trainings() -> None:
     """One beta of four below the boundary dies; what dies above it, or diverges, is not counted."""
     base = recovered([0.9, 0.7, 0.5, 0.3])

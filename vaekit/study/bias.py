@@ -74,7 +74,9 @@ def _conclusion(plain: Array, matched: Array) -> str:
     fall, left = float(np.nanmean(plain)), float(np.nanmean(matched))
     if fall < SMALL:
         return "There is no fall to explain."
-    share = interval(np.clip(1.0 - matched / plain, 0.0, 1.0))
+    # A seed without a fall has no share of it.
+    kept = np.where(plain > SMALL, matched / np.maximum(plain, SMALL), np.nan)
+    share = interval(np.clip(1.0 - kept, 0.0, 1.0))
     rest = (
         "."
         if left < SMALL
