@@ -239,10 +239,10 @@ def test_the_second_maps_parts_are_its_sum() -> None:
         assert float(cells[column].split(" ")[0]) == pytest.approx(100 * part / whole, rel=5e-3)
     assert cells["probe, % of the living models' part"].startswith("75 ")
     assert (cells["collapsed"], cells["at the mean image"]) == ("36 of 72", "36")
-    share, living, collapsed = second_map.second_map_in_words(planted)
-    assert f"is {cells['probe, % of the map']} % ({name})" in share
-    assert "the living models' part" in living
-    assert collapsed.startswith("36 of 72 models collapsed, and 36 of those score within 5 %")
+    said = second_map.second_map_in_words(planted)
+    for sentence, column in zip(said[:3], (*list(parts)[:2], head[4]), strict=True):
+        assert sentence.endswith(f" {cells[column].split(' ')[0]} % ({name}).")
+    assert said[3].startswith("36 of 72 models collapsed, and 36 of those score within 5 %")
 
 
 def recovered(value: float | list[float], **changes: object) -> xr.Dataset:

@@ -181,12 +181,16 @@ def probe_error(arms: dict[str, xr.Dataset]) -> Figure:
                 )
                 ax.plot(found.mean, place, "o", color=colour, label=fit if not place else None)
         ax.set_yticks(range(len(shown)), list(shown))
-        ax.invert_yaxis()
+        ax.set_ylim(len(shown) - 0.5, -0.5)
         ax.set_xlim(left=0)
         ax.set_xlabel("decode MSE per pixel, mean over the cells that are alive")
         handles, _ = ax.get_legend_handles_labels()
         made.legend(
             handles, ["probe fitted exactly", "3 epochs"], loc="outside lower left", ncols=2
         )
-        heading(ax, "The second heat map's probe")
+        heading(
+            ax,
+            "The second heat map's probe",
+            "bars: bootstrap intervals over seeds, which move both values of an arm together",
+        )
     return made

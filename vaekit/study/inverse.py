@@ -62,7 +62,7 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             f"{name}: over all cells the first map (truth → code, 3 epochs) and the second have a "
             f"rank correlation of {as_it_is}; with the first map's error divided by the code's "
             f"variance (1 − R²) of {over}; with the probe turned round (code → truth) of {turned}. "
-            f"The first map's with the code's variance itself is {spell(variance)}."
+            f"The first map's own with the code's variance is {spell(variance)}."
         ),
     ]
     every = {label: _words(shown, label) for label in MAPS}

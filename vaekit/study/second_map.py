@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from vaekit.report.cells import number
 from vaekit.study.claims import readings
 from vaekit.study.section import Rows, spell
 from vaekit.study.statistics import Interval, interval
@@ -18,18 +19,22 @@ def second_map_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
     shown = readings(arms)
     if not shown:
         return []
+    probe = "the 3-epoch probe's own error, which goes away when the probe is fitted exactly,"
+    shares = {
+        f"Of the whole map {probe} is": [probe_share(d) for d in shown.values()],
+        "Of the whole map collapsed models are": [_part(d, "collapsed") for d in shown.values()],
+        f"Of the living models' part {probe} is": [
+            probe_share(d, alive_only=True) for d in shown.values()
+        ],
+    }
     sentences = []
-    for what, alive_only in (("the whole map", False), ("the living models' part", True)):
-        shares = {name: probe_share(d, alive_only=alive_only) for name, d in shown.items()}
-        known = {name: float(s.mean) for name, s in shares.items() if np.isfinite(s.mean)}
+    for opening, found in shares.items():
+        known = [(float(s.mean), name) for name, s in zip(shown, found, strict=True)]
+        known = sorted(pair for pair in known if np.isfinite(pair[0]))
         if known:
-            ranked = sorted(known, key=lambda name: known[name])
-            ends = dict.fromkeys((ranked[0], ranked[-1]))
-            parts = [f"{spell(shares[name], scale=100)} % ({name})" for name in ends]
-            sentences.append(
-                f"Of {what} the 3-epoch probe's own error, which goes away when the probe is "
-                f"fitted exactly, is {' to '.join(parts)}."
-            )
+            ends = dict.fromkeys((known[0], known[-1]))
+            parts = [f"{number(100 * share)} % ({name})" for share, name in ends]
+            sentences.append(f"{opening} {' to '.join(parts)}.")
     dead = sum(int((d["status"] == "collapsed").sum()) for d in shown.values())
     size = sum(d["status"].size for d in shown.values())
     near = sum(at_the_mean_image(d) for d in shown.values())
@@ -55,14 +60,11 @@ def second_map_table(arms: dict[str, xr.Dataset]) -> Rows:
     ]
     for name, dataset in readings(arms).items():
         status = dataset["status"]
-        exact = dataset["decode_mse"].sel(fit="exact")
-        whole = _sum(dataset["decode_mse"].sel(fit="adam").where(status != "diverged"))
-        parts = [_sum(exact.where(status == kind)) / whole for kind in ("collapsed", "ok")]
         rows.append(
             [
                 name,
                 spell(probe_share(dataset), scale=100),
-                *(spell(interval(part.fillna(0.0).values), scale=100) for part in parts),
+                *(spell(_part(dataset, kind), scale=100) for kind in ("collapsed", "ok")),
                 spell(probe_share(dataset, alive_only=True), scale=100),
                 f"{int((status == 'collapsed').sum())} of {status.size}",
                 str(at_the_mean_image(dataset)),
@@ -82,6 +84,16 @@ def probe_share(dataset: xr.Dataset, *, alive_only: bool = False) -> Interval:
     total = _sum(dataset["decode_mse"].where(kept))
     share = 1.0 - total.sel(fit="exact") / total.sel(fit="adam")
     return interval(share.values)
+
+
+def _part(dataset: xr.Dataset, kind: str) -> Interval:
+    """Share of the 3-epoch map's sum that the exactly fitted models of a status score, over seeds.
+
+    With the probe's share these add up to 1.
+    """
+    whole = _sum(dataset["decode_mse"].sel(fit="adam").where(dataset["status"] != "diverged"))
+    exact = _sum(dataset["decode_mse"].sel(fit="exact").where(dataset["status"] == kind))
+    return interval((exact.fillna(0.0) / whole).values)
 
 
 def at_the_mean_image(dataset: xr.Dataset) -> int:
