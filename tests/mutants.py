@@ -542,8 +542,8 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         (
-            _T + "study.py::test_diagonality_is_the_weaker_trend_with_the_sign_of_both",
-            _T + "study.py::test_the_decoders_level_sets_are_those_of_each_fit",
+            _T + "study_claims.py::test_diagonality_is_the_weaker_trend_with_the_sign_of_both",
+            _T + "study_claims.py::test_the_decoders_level_sets_are_those_of_each_fit",
         ),
     ),
     "diagonal-by-the-stronger-trend": Mutant(
@@ -556,7 +556,7 @@ MUTANTS: dict[str, Mutant] = {
             ),
             Edit(_STUDY + "claims.py", "np.sign(along_mu * along_beta)", "1.0"),
         ),
-        (_T + "study.py::test_diagonality_is_the_weaker_trend_with_the_sign_of_both",),
+        (_T + "study_claims.py::test_diagonality_is_the_weaker_trend_with_the_sign_of_both",),
     ),
     "boundary-from-the-first-death": Mutant(
         "a column collapses where any of its betas did, not from where on all did",
@@ -589,7 +589,7 @@ MUTANTS: dict[str, Mutant] = {
                 "zip(planes(first, score), planes(second, score)[::-1], strict=True)",
             ),
         ),
-        (_T + "study.py::test_paired_changes_are_of_the_same_cells",),
+        (_T + "study_answer.py::test_paired_changes_are_of_the_same_cells",),
     ),
     "diverged-counts-as-a-change": Mutant(
         "a cell where one of two models diverged counts in their difference",
@@ -600,22 +600,22 @@ MUTANTS: dict[str, Mutant] = {
                 "kept = values(dataset)",
             ),
         ),
-        (_T + "study.py::test_a_cell_that_diverged_is_in_no_paired_change",),
+        (_T + "study_answer.py::test_a_cell_that_diverged_is_in_no_paired_change",),
     ),
     "one-seed-concludes": Mutant(
         "a study of one seed draws a conclusion on the inverse relation",
         (Edit(_STUDY + "inverse.py", 'if "one seed" in every[RAW]:', "if False:"),),
-        (_T + "study.py::test_one_seed_concludes_nothing_of_the_inverse_relation",),
+        (_T + "study_answer.py::test_one_seed_concludes_nothing_of_the_inverse_relation",),
     ),
     "collapse-ranked-by-its-constancy": Mutant(
         "a constant code's error over its variance ranks it, by how constant it is",
         (Edit(_STUDY + "inverse.py", ".clip(min=0.0)", ""),),
-        (_T + "study.py::test_how_constant_a_collapsed_code_is_has_no_rank",),
+        (_T + "study_answer.py::test_how_constant_a_collapsed_code_is_has_no_rank",),
     ),
     "agreement-without-its-caveat": Mutant(
         "an agreement of two maps that collapse alone makes is said of all models",
         (Edit(_STUDY + "inverse.py", 'if size and not most(alive, "holds"):', "if False:"),),
-        (_T + "study.py::test_an_agreement_that_is_collapses_says_so",),
+        (_T + "study_answer.py::test_an_agreement_that_is_collapses_says_so",),
     ),
     "trainings-collapse-is-the-objectives": Mutant(
         "models that collapsed above the critical beta count as training's doing",
@@ -626,7 +626,7 @@ MUTANTS: dict[str, Mutant] = {
                 'below = (dataset["beta"] > dataset["critical_beta"])',
             ),
         ),
-        (_T + "study.py::test_what_collapsed_below_the_boundary_is_said_to_be_trainings",),
+        (_T + "study_answer.py::test_what_collapsed_below_the_boundary_is_said_to_be_trainings",),
     ),
 }
 
