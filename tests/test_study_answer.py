@@ -15,7 +15,9 @@ from vaekit.study.statistics import Interval, interval
 @pytest.mark.parametrize(("shift", "words"), [(0, "meets"), (-1, "meets"), (-2, "falls short of")])
 def test_the_boundarys_sentence_follows_the_data(shift: int, words: str) -> None:
     made = with_boundary(dataset(), shift)
-    first, second = boundary.boundary_in_words({arms.REFERENCE: made})
+    first, second, *beyond = boundary.boundary_in_words({arms.REFERENCE: made})
+    # Two steps early, the column of mu = 3 is dead from the first beta on.
+    assert [text[:19] for text in beyond] == (["In 3 of 12 columns "] if shift == -2 else [])
     assert words in first
     assert f"in {0 if shift == -2 else 12} of 12 columns" in first
     assert second.startswith(f"With β warmed up, one reading collapses {spell_plain(shift)} steps")
@@ -245,6 +247,11 @@ def test_an_agreement_that_is_collapses_says_so() -> None:
     # Four living models a seed are too few to rank.
     few = arm[inverse.POST].assign(status=status.where(made["beta"] <= 0.5, "collapsed"))
     assert inverse.inverse_table({inverse.POST: few})[1][-1] == "–"
+    words = inverse.inverse_in_words({inverse.POST: few})
+    assert words[-1].endswith(
+        "No reading has enough living models to say whether they agree by themselves."
+    )
+    assert words[-2].startswith("Over one reading of training")
 
 
 def test_paired_changes_are_of_the_same_cells() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
 from vaekit.report.cells import number
@@ -19,27 +20,7 @@ SCHEDULES = {"fixed": "With β fixed from the first step", "warmup": "With β wa
 
 def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
     """The warm-up arm beside theory, and the range of the others by their schedule."""
-    sentences = []
-    if REFERENCE in arms:
-        dataset = arms[REFERENCE]
-        chosen = [mu for mu in BOUNDARY_MU if mu in dataset["mu"].values]
-        steps = boundary_steps(dataset.sel(mu=chosen))
-        known = np.isfinite(steps)
-        if known.any():
-            seen = ", ".join(
-                f"{m:g}"
-                for m, any_seed in zip(chosen, np.any(known, axis=1).tolist(), strict=True)
-                if any_seed
-            )
-            share = within_a_step(steps)
-            sentences.append(
-                f"In the warm-up arm ({REFERENCE}) at μ = {seen} "
-                "the last active unit goes within one step of the β grid of critical β in "
-                f"{int((np.abs(steps[known]) <= 1).sum())} of {int(known.sum())} columns of μ and "
-                f"seed ({number(100 * share)} %), which "
-                + ("meets" if share >= WANTED_SHARE else "falls short of")
-                + f" the {100 * WANTED_SHARE:.0f} % asked for. {_step_size(dataset)}"
-            )
+    sentences = _expected(arms[REFERENCE]) if REFERENCE in arms else []
     distances = {name: _distance(dataset) for name, dataset in readings(arms).items()}
     for schedule, words in SCHEDULES.items():
         means = [
@@ -48,13 +29,41 @@ def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             if name.split("-")[0] == schedule and np.isfinite(found.mean)
         ]
         if means:
-            many = "one reading" if len(means) == 1 else f"the {len(means)} readings"
+            who = f"the {len(means)} readings collapse"
+            who = "one reading collapses" if len(means) == 1 else who
             ends = dict.fromkeys((number(min(means)), number(max(means))))
             sentences.append(
-                f"{words}, {many} collapse{'s' if len(means) == 1 else ''} {' to '.join(ends)} "
+                f"{words}, {who} {' to '.join(ends)} "
                 "steps from critical β on average (below 0 is early)."
             )
+    seen = {name: np.isfinite(boundary_steps(d)) for name, d in readings(arms).items()}
+    beyond = sum(int((known & _off_the_grid(arms[name])).sum()) for name, known in seen.items())
+    if beyond:
+        many = sum(int(known.sum()) for known in seen.values())
+        sentences.append(
+            f"In {beyond} of {many} columns every β collapsed, or the largest did not: their "
+            "boundary lies off the grid, at least as far from critical β as is counted."
+        )
     return sentences
+
+
+def _expected(dataset: xr.Dataset) -> list[str]:
+    """How often the warm-up arm's boundary is where theory has it."""
+    chosen = [mu for mu in BOUNDARY_MU if mu in dataset["mu"].values]
+    steps = boundary_steps(dataset.sel(mu=chosen))
+    known = np.isfinite(steps)
+    if not known.any():
+        return []
+    levels = ", ".join(f"{chosen[row]:g}" for row in np.unique(np.nonzero(known)[0]))
+    share = within_a_step(steps)
+    manner = "meets" if share >= WANTED_SHARE else "falls short of"
+    sentence = (
+        f"In the warm-up arm ({REFERENCE}) at μ = {levels} the last active unit goes within one "
+        f"step of the β grid of critical β in {int((np.abs(steps) <= 1).sum())} of "
+        f"{int(known.sum())} columns of μ and seed ({number(100 * share)} %), which {manner} the "
+        f"{100 * WANTED_SHARE:.0f} % asked for. {_step_size(dataset)}"
+    )
+    return [sentence]
 
 
 def boundary_table(arms: dict[str, xr.Dataset]) -> Rows:
@@ -79,6 +88,12 @@ def within_a_step(steps: Array) -> float:
     """Share of the columns whose boundary is known that lie within one step; NaN if none is."""
     known = steps[np.isfinite(steps)]
     return float((np.abs(known) <= 1).mean()) if known.size else float("nan")
+
+
+def _off_the_grid(dataset: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Whether a column has no boundary within the grid of beta, bool [mu, seed]."""
+    dead = (dataset["active_units"] == 0).transpose("mu", "seed", "beta").values
+    return dead.all(-1) | ~dead[..., -1]
 
 
 def _distance(dataset: xr.Dataset) -> Interval:

@@ -68,9 +68,10 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
     every = {label: _words(shown, label) for label in MAPS}
     if "one seed" in every[RAW]:
         return [*sentences, "With one seed there is no interval, so nothing is concluded from it."]
+    many = "one reading" if len(shown) == 1 else f"the {len(shown)} readings"
     same = [words.count("holds") for words in every.values()]
     sentences.append(
-        f"Over the {len(shown)} readings of training the two maps run opposite ways in "
+        f"Over {many} of training the two maps run opposite ways in "
         f"{every[RAW].count('reversed')} with the error as it is, in "
         f"{every[SCALED].count('reversed')} with it divided by the code's variance, in "
         f"{every[TURNED].count('reversed')} with the probe turned round; the same way in "
@@ -179,15 +180,16 @@ def _conclusion(every: dict[str, list[str]], alive: list[str]) -> str:
     if not most(every[RAW], "reversed"):
         return "Most readings of training show no inverse relation that would need explaining."
     size, way = most(every[SCALED], "holds"), most(every[TURNED], "holds")
-    if size and not most(alive, "holds"):
+    caveat = ""
+    if size and not alive:
+        caveat = " No reading has enough living models to say whether they agree by themselves."
+    elif size and not most(alive, "holds"):
         caveat = (
             " That agreement owes to collapse, which both maps then count as failure: among living "
             f"models alone they run the same way in {alive.count('holds')} of the {len(alive)} "
             f"readings that have enough of them, opposite ways in {alive.count('reversed')}, and "
             f"the others are open, or nearer to 0 than {NOTHING}."
         )
-    else:
-        caveat = ""
     if size and way:
         return (
             "So the sign hangs on the first map's unit: the error of predicting a code shrinks "
