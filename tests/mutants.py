@@ -61,6 +61,7 @@ KNOWN = {
 
 _EVALUATE, _METRICS, _OBJECTIVE = "vaekit/evaluate.py", "vaekit/metrics.py", "vaekit/objective.py"
 _CRITIC, _FRESH = "vaekit/estimators/critic.py", "vaekit/fresh.py"
+_STUDY = "vaekit/study/"
 _T = "tests/test_"
 
 MUTANTS: dict[str, Mutant] = {
@@ -367,11 +368,30 @@ MUTANTS: dict[str, Mutant] = {
         (
             Edit(
                 "vaekit/estimators/__init__.py",
-                'math.inf if name == "gaussian" else',
-                "math.inf if name in counted or True else",
+                "return most[name] - MARGIN",
+                "return most[name] + math.inf",
             ),
         ),
         (_T + "estimators.py::test_more_than_the_draws_support_says_so",),
+    ),
+    "ksg-believed-at-its-largest": Mutant(
+        "KSG is believed up to the most that it can give, however much there is",
+        (
+            Edit(
+                "vaekit/estimators/__init__.py",
+                "largest(min(rows, KSG_ROWS))",
+                "MARGIN + largest(min(rows, KSG_ROWS))",
+            ),
+        ),
+        (
+            _T + "estimators.py::"
+            "test_ksg_gives_no_more_than_its_largest_and_is_not_believed_near_it",
+        ),
+    ),
+    "gap-of-noise-is-a-score": Mutant(
+        "the information gap of noise counts, over a ceiling that is smaller than it",
+        (Edit("vaekit/axis_scores.py", "MIG_ERRORS = 4.0", "MIG_ERRORS = 0.0"),),
+        (_T + "axis_scores.py::test_noise_scores_nothing_where_images_hold_next_to_nothing",),
     ),
     "variance-as-deviation": Mutant(
         "the pixel noise's variance is taken for its standard deviation",
@@ -511,6 +531,102 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         (_T + "checkpoint.py::test_two_hundred_of_two_hundred_bit_flips_are_seen",),
+    ),
+    "diagonal-along-one-axis": Mutant(
+        "level sets are diagonal where a map rises along one axis and falls along the other",
+        (
+            Edit(
+                _STUDY + "claims.py",
+                "np.sign(along_mu * along_beta) * min(",
+                "np.abs(np.sign(along_mu * along_beta)) * min(",
+            ),
+        ),
+        (
+            _T + "study_claims.py::test_diagonality_is_the_weaker_trend_with_the_sign_of_both",
+            _T + "study_claims.py::test_the_decoders_level_sets_are_those_of_each_fit",
+        ),
+    ),
+    "diagonal-by-the-stronger-trend": Mutant(
+        "a map that moves along one axis alone has diagonal level sets",
+        (
+            Edit(
+                _STUDY + "claims.py",
+                "min(abs(along_mu), abs(along_beta))",
+                "max(abs(along_mu), abs(along_beta))",
+            ),
+            Edit(_STUDY + "claims.py", "np.sign(along_mu * along_beta)", "1.0"),
+        ),
+        (_T + "study_claims.py::test_diagonality_is_the_weaker_trend_with_the_sign_of_both",),
+    ),
+    "boundary-from-the-first-death": Mutant(
+        "a column collapses where any of its betas did, not from where on all did",
+        (
+            Edit(
+                _STUDY + "statistics.py",
+                "dead = np.cumprod((units == 0)[..., ::-1], axis=-1).sum(-1)",
+                "dead = (units == 0).sum(-1)",
+            ),
+        ),
+        (_T + "study.py::test_a_column_collapses_from_where_on_all_of_it_did",),
+    ),
+    "boundary-beyond-the-grid-agrees": Mutant(
+        "a boundary that the grid of beta does not reach counts as found",
+        (
+            Edit(
+                _STUDY + "statistics.py",
+                "np.where(gone | ~seen, np.nan, steps)",
+                "np.where(gone | ~(critical > 0), np.nan, steps)",
+            ),
+        ),
+        (_T + "study.py::test_a_column_whose_boundary_is_beyond_the_grid_of_beta_says_nothing",),
+    ),
+    "pairs-of-other-seeds": Mutant(
+        "a difference between two arms is taken between different seeds",
+        (
+            Edit(
+                _STUDY + "pairs.py",
+                "zip(planes(first, score), planes(second, score), strict=True)",
+                "zip(planes(first, score), planes(second, score)[::-1], strict=True)",
+            ),
+        ),
+        (_T + "study_answer.py::test_paired_changes_are_of_the_same_cells",),
+    ),
+    "diverged-counts-as-a-change": Mutant(
+        "a cell where one of two models diverged counts in their difference",
+        (
+            Edit(
+                _STUDY + "claims.py",
+                'kept = values(dataset).where(dataset["status"] != "diverged")',
+                "kept = values(dataset)",
+            ),
+        ),
+        (_T + "study_answer.py::test_a_cell_that_diverged_is_in_no_paired_change",),
+    ),
+    "one-seed-concludes": Mutant(
+        "a study of one seed draws a conclusion on the inverse relation",
+        (Edit(_STUDY + "inverse.py", 'if "one seed" in every[RAW]:', "if False:"),),
+        (_T + "study_answer.py::test_one_seed_concludes_nothing_of_the_inverse_relation",),
+    ),
+    "collapse-ranked-by-its-constancy": Mutant(
+        "a constant code's error over its variance ranks it, by how constant it is",
+        (Edit(_STUDY + "inverse.py", ".clip(min=0.0)", ""),),
+        (_T + "study_answer.py::test_how_constant_a_collapsed_code_is_has_no_rank",),
+    ),
+    "agreement-without-its-caveat": Mutant(
+        "an agreement of two maps that collapse alone makes is said of all models",
+        (Edit(_STUDY + "inverse.py", 'if size and not most(alive, "holds"):', "if False:"),),
+        (_T + "study_answer.py::test_an_agreement_that_is_collapses_says_so",),
+    ),
+    "trainings-collapse-is-the-objectives": Mutant(
+        "models that collapsed above the critical beta count as training's doing",
+        (
+            Edit(
+                _STUDY + "bias.py",
+                'below = (dataset["beta"] < dataset["critical_beta"])',
+                'below = (dataset["beta"] > dataset["critical_beta"])',
+            ),
+        ),
+        (_T + "study_answer.py::test_what_collapsed_below_the_boundary_is_said_to_be_trainings",),
     ),
 }
 

@@ -24,10 +24,10 @@ def test_an_aligned_code_scores_high_and_a_turned_one_low() -> None:
     aligned, turned = NOISY[:, [2, 0, 3, 1]] * [5.0, -1.0, 0.2, 1.0], NOISY @ TURN
     assert mig(TRUTH, aligned, CEILING) == pytest.approx(1.0, abs=0.06)
     assert sap(TRUTH, aligned) == pytest.approx(1 / 1.1, abs=0.03)
-    assert dci(TRUTH, aligned) == pytest.approx((1.0, 1.0), abs=0.02)
+    assert dci(TRUTH, aligned, 4) == pytest.approx((1.0, 1.0), abs=0.02)
     assert mig(TRUTH, turned, CEILING) < 0.3
     assert sap(TRUTH, turned) < 0.45
-    assert max(dci(TRUTH, turned)) < 0.6
+    assert max(dci(TRUTH, turned, 4)) < 0.6
 
 
 def test_a_truth_in_two_latents_has_no_gap() -> None:
@@ -40,7 +40,37 @@ def test_noise_scores_nothing() -> None:
     noise = np.random.default_rng(5).standard_normal(TRUTH.shape)
     assert sap(TRUTH, noise) < 0.01
     assert mig(TRUTH, noise, CEILING) < 0.03
-    assert dci(TRUTH, noise) == (0.0, 0.0)
+    assert dci(TRUTH, noise, 4) == (0.0, 0.0)
+
+
+def test_noise_scores_nothing_where_images_hold_next_to_nothing() -> None:
+    """At mu = 5 an image holds 0.017 nats about a truth, less than KSG errs by."""
+    noise = np.random.default_rng(5).standard_normal(TRUTH.shape)
+    assert mig(TRUTH, noise, 0.0168) == 0.0
+    assert mig(TRUTH, noise, 0.0) == 0.0
+    # No latent holds more than the image does.
+    assert mig(TRUTH, NOISY, 0.0168) == 1.0
+
+
+def test_few_rows_give_noise_no_weight_either() -> None:
+    noise = np.random.default_rng(5).standard_normal((400, 4))
+    assert dci(TRUTH[:400], noise, 4) == (0.0, 0.0)
+
+
+def test_completeness_is_to_the_base_of_all_latents() -> None:
+    """Each truth is in two of twelve latents, four of which do not vary: 1 - ln 2 / ln 12."""
+    rng = np.random.default_rng(8)
+    twice = np.column_stack([TRUTH, TRUTH]) + 0.5 * rng.standard_normal((len(TRUTH), 8))
+    disentangled, complete = dci(TRUTH, twice, 12)
+    assert disentangled == pytest.approx(1.0, abs=0.02)
+    assert complete == pytest.approx(1 - np.log(2) / np.log(12), abs=0.01)
+
+
+def test_a_single_truth_is_always_recognised() -> None:
+    batches = np.random.default_rng(4).standard_normal((30, 8, 3))
+    only = np.zeros(30, dtype=np.int64)
+    assert higgins(batches, only) == factorvae(batches, only) == 1.0
+    assert dci(TRUTH[:, :1], NOISY[:, :1], 1) == (1.0, 1.0)
 
 
 def held_batches(code: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -113,6 +113,14 @@ def test_a_bad_value_is_refused_with_field_value_and_what_is_allowed(
     assert "\n" not in message and len(message) < 400
 
 
+def test_an_estimator_gets_the_draws_that_it_needs() -> None:
+    """Nine truths and nine latents: 72 draws, which training would otherwise be done without."""
+    assert config(evaluation_draws=72, estimators=("ksg",)).evaluation_draws == 72
+    assert config(evaluation_draws=71).evaluation_draws == 71
+    with pytest.raises(ConfigError, match="evaluation_draws: got 71; allowed: from 72 with est"):
+        config(evaluation_draws=71, estimators=("ksg",))
+
+
 def test_the_message_shows_the_value_itself() -> None:
     with pytest.raises(ConfigError) as caught:
         config(beta=(1.0, -0.5))

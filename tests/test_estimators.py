@@ -19,7 +19,7 @@ from vaekit.estimators.channels import (
     tile_channel,
 )
 from vaekit.estimators.critic import infonce, mine
-from vaekit.estimators.neighbours import ksg
+from vaekit.estimators.neighbours import NOISE, ksg, largest
 
 SEEDS = torch.arange(2)
 
@@ -114,10 +114,27 @@ def test_more_than_the_draws_support_says_so() -> None:
     bold = found("mine", known("ten nats"), rows=1024)
     assert bold.nats.max() > bold.limit == math.log(256) - 1
     assert not bold.supported.all()
-    assert found("ksg", known("ten nats"), rows=1024).limit == math.log(1024) - 1
+    ksg_limit = found("ksg", known("ten nats"), rows=1024).limit
+    assert ksg_limit == pytest.approx(largest(1024) - 1) == pytest.approx(4.675, abs=1e-3)
     assert found("gaussian", known("ten nats"), rows=1024).limit == math.inf
     edge = Estimate(torch.tensor([2.9, 3.1]), limit=3.0)
     assert edge.supported.tolist() == [True, False]
+
+
+def test_ksg_gives_no_more_than_its_largest_and_is_not_believed_near_it() -> None:
+    """A code that is the truth itself holds infinitely much; twelve nats are shown as half."""
+    x = np.random.default_rng(0).standard_normal((1024, 1))
+    assert ksg(x, x) == pytest.approx(largest(1024)) == pytest.approx(5.6749, abs=1e-4)
+    bold = estimate("ksg", *draws(gaussian_channel(1, 12.0), 1024), SEEDS)
+    assert bold.nats.max() < 6.0
+    assert not bold.supported.any()
+
+
+def test_ksgs_noise_is_what_it_says() -> None:
+    """400 estimates place a standard deviation to 3.5 %, and it moves by as much with N: twice."""
+    rng = np.random.default_rng(2)
+    found = [ksg(*rng.standard_normal((2, 200, 1))) for _ in range(400)]
+    assert np.std(found) * 200**0.5 == pytest.approx(NOISE, rel=0.15)
 
 
 def test_a_critic_is_scored_on_draws_that_it_was_not_trained_on() -> None:

@@ -7,7 +7,7 @@ forms against each other in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,10 @@ import torch
 
 from linear import linear_config, population, train_linear
 from vaekit import metrics
+from vaekit.checkpoint import Array
 from vaekit.config import SweepConfig
-from vaekit.data import draw
 from vaekit.evaluate import evaluate_stack
+from vaekit.keeper import Keeper
 from vaekit.machine import threads
 from vaekit.model import StackedVAE
 from vaekit.progress import Silent
@@ -226,30 +227,50 @@ def test_mu_has_no_effect_on_the_linear_grid(grid_stack: tuple[SweepConfig, Stac
     assert found["objective"][:4] == pytest.approx(found["objective"][4:], abs=4 * 50 / 256)
 
 
+class Cooling(Keeper):
+    """Keeps a training in memory, and hands it back with a tenth of its learning rate."""
+
+    kept: tuple[int, dict[str, Array]] | None = None
+
+    def load(self, stack: Stack) -> tuple[int, dict[str, Array]] | None:
+        del stack
+        return self.kept
+
+    def save(self, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:
+        del stack
+        self.kept = step, {**arrays, "learning_rate": 0.1 * arrays["learning_rate"]}
+
+
 def test_the_trainer_itself_reaches_the_linear_optimum() -> None:
-    """End to end, with the grid's own images: Adam at 1e-3 hovers 1.5e-3 above the optimum."""
+    """End to end, on the grid's own images, which are Gaussian with a known covariance.
+
+    At a constant rate Adam hovers above the optimum, at 3e-3 by 2e-3 of it and at a tenth of the
+    rate by a tenth of that: so the training is taken up twice, each time at a tenth.
+    """
     config = linear_config(
         beta=GRID_BETA,
-        steps=9000,
         batch=256,
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         grid=2,
         tile=3,
         generator="linear",
-        evaluation_draws=65_536,
+        evaluation_draws=8192,
     )
-    stack = Stack(mu=config.mu, seeds=(0,), beta=config.beta)
-    vae = train(config, stack, CPU, Silent()).vae
+    stack, keeper = Stack(mu=config.mu, seeds=(0,), beta=config.beta), Cooling()
+    for steps in (6000, 9000, 10_000):
+        stage = SweepConfig(**{**config.model_dump(), "steps": steps})
+        vae = train(stage, stack, CPU, Silent(), keeper).vae
     found = evaluate_stack(vae, config, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
-    start, seed = torch.zeros(1), torch.zeros(1, dtype=torch.int64)
-    blocks = [draw(config, start, seed, t, batch=1024, purpose="evaluate")[0][0] for t in range(64)]
-    # The spectrum of the very images it is measured on: their sampling noise is not the trainer's.
-    spectrum = torch.linalg.eigvalsh(torch.cov(torch.cat(blocks).double().T)).numpy()
+    tiles = render(torch.eye(4, dtype=torch.float64), grid=2, tile=3)
+    covariance = tiles.T @ tiles + 0.25 * torch.eye(config.pixels)
     for index, beta in enumerate(config.beta):
-        oracle = linear_optimum(spectrum, beta=beta, decoder_variance=0.25, latents=5)
+        oracle = linear_optimum(
+            torch.linalg.eigvalsh(covariance), beta=beta, decoder_variance=0.25, latents=5
+        )
+        objective, kl, _ = population(vae, config, covariance, index, beta)
         assert found["active_units"][index] == oracle.active_units == (5, 4, 4, 0)[index]
-        assert found["objective"][index] == pytest.approx(oracle.objective, rel=1.5e-3)
-        assert sorted(found["kl"][index], reverse=True) == pytest.approx(oracle.kl, abs=0.03)
+        assert oracle.objective < objective < oracle.objective * (1 + 1e-3)
+        assert np.sort(kl)[::-1] == pytest.approx(oracle.kl, abs=0.01)
 
 
 @pytest.mark.parametrize(

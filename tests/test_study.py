@@ -1,4 +1,4 @@
-"""Studies: the arms, what a run leaves and resumes, the statistics, and words that follow data."""
+"""Studies: the arms, the statistics over seeds, what a run leaves and resumes, and its page."""
 
 from __future__ import annotations
 
@@ -7,23 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 
+from planted import dataset, with_boundary
 from synthetic import synthetic_dataset
 from vaekit import cli, results, theory
-from vaekit.config import ConfigError, SweepConfig
+from vaekit.config import ConfigError
 from vaekit.journal import FOLDER
-from vaekit.study import answer, arms, claims, inverse, page, pairs, run
+from vaekit.study import arms, page, run
 from vaekit.study.statistics import boundary_steps, interval, trend
 
-BASE = {
-    "mu": (0.0, 1.0, 2.0, 3.0),
-    "beta": (0.5, 1.0, 2.0, 4.0, 8.0, 12.0),
-    "seeds": 3,
-    "steps": 300,
-    "curve_points": 4,
-    "baseline_seeds": 5,
-}
 TINY = {
     "mu": (0.0, 2.0),
     "beta": (0.5, 8.0),
@@ -39,26 +31,6 @@ TINY = {
     "curve_points": 2,
     "device": "cpu",
 }
-
-
-def dataset(**changes: object) -> xr.Dataset:
-    """An arm nobody trained, none of it diverged."""
-    made = synthetic_dataset(SweepConfig(**{**BASE, **changes}))
-    broken = made["status"] == "diverged"
-    for name in ("recovery_r2", "decode_mse", "probe_mse", "loss_curve", "elbo"):
-        made[name] = made[name].where(~broken, 0.5)
-    made["status"] = made["status"].where(~broken, "ok")
-    return made.assign(active_units=made["active_units"].where(~broken, 9))
-
-
-def with_boundary(made: xr.Dataset, shift: int) -> xr.Dataset:
-    """Units that live exactly up to theory's boundary, moved by some beta steps."""
-    place = xr.DataArray(np.arange(made.sizes["beta"]), dims="beta")
-    expected = (made["beta"] < made["critical_beta"]).sum("beta")
-    alive = (place < expected + shift) & (made["seed"] >= 0)
-    units = xr.where(alive, 9, 0).transpose("mu", "beta", "seed")
-    status = xr.where(alive, "ok", "collapsed").transpose("mu", "beta", "seed")
-    return made.assign(active_units=units, status=status)
 
 
 def test_the_arms_are_every_reading_and_the_controls() -> None:
@@ -140,150 +112,11 @@ def test_the_boundary_skips_a_column_that_diverged() -> None:
     assert np.argwhere(np.isnan(steps)).tolist() == [[1, 0]]
 
 
-@pytest.mark.parametrize(("shift", "words"), [(0, "meets"), (-2, "falls short of")])
-def test_the_boundarys_sentence_follows_the_data(shift: int, words: str) -> None:
-    made = with_boundary(dataset(), shift)
-    first = answer.boundary_in_words({arms.REFERENCE: made})[0]
-    assert words in first
-    assert f"in {12 if shift == 0 else 0} of 12 columns" in first
-
-
-def test_the_probes_share_follows_the_data() -> None:
-    made = dataset()
-    decode = made["decode_mse"].copy()
-    decode.loc[{"fit": "exact"}] = 0.02
-    decode.loc[{"fit": "adam"}] = 0.08
-    share = answer.probe_share(made.assign(decode_mse=decode))
-    assert float(share.mean) == pytest.approx(0.75)
-    same = made["decode_mse"].copy()
-    same.loc[{"fit": "adam"}] = same.sel(fit="exact")
-    assert float(answer.probe_share(made.assign(decode_mse=same)).mean) == pytest.approx(0.0)
-
-
-def recovered(value: float | list[float], **changes: object) -> xr.Dataset:
-    made = dataset(**changes)
-    level = xr.DataArray(np.broadcast_to(value, made.sizes["mu"]), dims="mu")
-    return made.assign(recovery_r2=xr.zeros_like(made["recovery_r2"]) + level)
-
-
-@pytest.mark.parametrize(
-    ("matched", "words"),
-    [(0.9, "100 % of the fall is lost signal, not bias"), (0.3, "only 0 % of the fall")],
-)
-def test_bias_or_noise_follows_the_data(matched: float, words: str) -> None:
-    base = recovered([0.9, 0.7, 0.5, 0.3])
-    found = answer.bias_in_words(
-        {arms.REFERENCE: base, "matched-mu-3": recovered(matched, mu=(3.0,))}
-    )
-    assert len(found) == 1
-    assert words in found[0]
-    assert "falls by 0.6 [0.6 to 0.6]" in found[0]
-
-
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [([0.9] * 4, "next to nothing"), ([0.9, 0.8, 0.7, 0.6], "does change")],
-)
-def test_the_linear_grids_sentence_follows_the_data(values: list[float], words: str) -> None:
-    assert words in answer.bias_in_words({"linear": recovered(values)})[0]
-
-
-def judged(made: xr.Dataset, claim: str, score: str) -> str:
-    (word,) = {
-        verdict.word
-        for verdict in claims.verdicts({"fixed-analytic-0.25": made})
-        if (verdict.claim, verdict.score) == (claim, score)
-    }
-    return word
-
-
-@pytest.mark.parametrize(("sign", "word"), [(1, "holds"), (-1, "reversed")])
-def test_verdicts_turn_with_the_data(sign: int, word: str) -> None:
-    made = dataset()
-    slope = sign * (made["mu"] + made["beta"]) + 0 * made["seed"]
-    probe = (20 + slope).expand_dims(direction=made["direction"], fit=made["fit"])
-    turned = made.assign(
-        loss_curve=(slope + 0 * made["step"]).transpose("mu", "beta", "seed", "step"),
-        probe_mse=probe.transpose(*made["probe_mse"].dims),
-        decode_mse=made["decode_mse"] * 0 + 20 - slope,
-    )
-    score = "truth → code, 3 epochs, grid"
-    assert judged(turned, "loss rises with mu", "training loss") == word
-    assert judged(turned, "loss rises with beta", "training loss") == word
-    assert judged(turned, claims.CLAIMS[3], score) == word
-    # Level sets are diagonal whichever way the map runs along both axes.
-    assert judged(turned, claims.CLAIMS[4], score) == "holds"
-    # The second map was made the first one's opposite, whichever way that goes.
-    assert judged(turned, claims.CLAIMS[5], f"{score}; decoder exact") == "holds"
-
-
-@pytest.mark.parametrize(
-    ("along_mu", "along_beta", "expected"),
-    [(1, 1, 1.0), (-1, -1, 1.0), (1, -1, -1.0), (1, 0, 0.0)],
-)
-def test_diagonality_is_the_weaker_trend_with_the_sign_of_both(
-    along_mu: int, along_beta: int, expected: float
-) -> None:
-    mu, beta = np.arange(3.0), np.arange(4.0)
-    # The larger slope along one axis decides no ties along the other.
-    plane = along_mu * mu[:, None] + 10 * along_beta * beta[None, :]
-    assert claims.diagonality(plane, mu, beta) == pytest.approx(expected)
-
-
-def maps(raw: float, scaled: float, turned: float, decoder: float) -> dict[str, xr.Dataset]:
-    """One arm whose maps rise (1) or fall (-1) along beta, without a seed's difference."""
-    made = dataset()
-    slope = (made["beta"] + 0 * made["mu"] + 0 * made["seed"]).transpose("mu", "beta", "seed")
-    probe = made["probe_mse"] * 0
-    probe = xr.where(probe["direction"] == "truth_to_code", probe + raw * slope, probe)
-    probe = xr.where(probe["direction"] == "code_to_truth", probe + turned * slope, probe)
-    r2 = (made["probe_r2"] * 0 - scaled * slope).transpose(*made["probe_r2"].dims)
-    decode = (made["decode_mse"] * 0 + decoder * slope).transpose(*made["decode_mse"].dims)
-    probe = probe.transpose(*made["probe_mse"].dims)
-    return {inverse.POST: made.assign(probe_mse=probe, probe_r2=r2, decode_mse=decode)}
-
-
-@pytest.mark.parametrize(
-    ("signs", "words"),
-    [
-        ((-1, 1, 1, 1), "the inverse relation is the first map's unit"),
-        ((-1, -1, 1, 1), "hangs on the probe's direction"),
-        ((-1, -1, -1, 1), "neither the probe's direction nor"),
-        ((1, 1, 1, 1), "no inverse relation that would need explaining"),
-    ],
-)
-def test_the_inverse_relations_sentence_follows_the_data(
-    signs: tuple[int, int, int, int], words: str
-) -> None:
-    assert words in inverse.inverse_in_words(maps(*signs))[-1]
-
-
-def test_collapse_is_compared_with_the_living_of_the_same_column() -> None:
-    made = maps(-1, 1, 1, 1)[inverse.POST]
-    dead = made["beta"] + 0 * made["mu"] + 0 * made["seed"] >= 8
-    status = xr.where(dead, "collapsed", "ok").transpose("mu", "beta", "seed")
-    first, *_ = inverse.inverse_in_words({inverse.POST: made.assign(status=status)})
-    assert f"{int(dead.sum())} of {dead.size} models collapsed" in first
-    # Dead at beta 8 and 12, alive at 0.5, 1, 2 and 4; the first map falls, the second rises.
-    assert "they score -10 on the first map, where living ones score -1.88" in first.replace(
-        "−", "-"
-    )
-    assert "better on the first map, worse on the second" in first
-
-
-def test_paired_changes_are_of_the_same_cells() -> None:
-    rng = np.random.default_rng(0)
-    base = dataset()
-    wobble = xr.DataArray(rng.normal(size=3), dims="seed")
-    base = base.assign(recovery_r2=(base["recovery_r2"] + wobble).transpose("mu", "beta", "seed"))
-    other = base.assign(recovery_r2=base["recovery_r2"] + 0.25)
-    found = pairs.paired_change([(other, base)], pairs.MEASURES["recovery R²"])
-    assert [float(end) for end in (found.mean, found.low, found.high)] == pytest.approx(3 * [0.25])
-    words = pairs.pairs_in_words({"warmup-sample-0.25": other, "fixed-sample-0.25": base})
-    assert len(words) == 1
-    assert "Warming β up instead of fixing it changes active units by 0" in words[0]
-    assert "recovery R² by +0.25 [+0.25 to +0.25]" in words[0]
-    assert pairs.pairs_in_words({"linear": base, "fixed-sample-0.25": base}) == []
+def test_a_column_collapses_from_where_on_all_of_it_did() -> None:
+    """A lone collapse at a small beta is no boundary: units live again at the next one."""
+    made = with_boundary(dataset(), 0)
+    made["active_units"][:, 0] = 0
+    assert (boundary_steps(made) == 0).all()
 
 
 def test_a_column_whose_boundary_is_beyond_the_grid_of_beta_says_nothing() -> None:
@@ -292,35 +125,6 @@ def test_a_column_whose_boundary_is_beyond_the_grid_of_beta_says_nothing() -> No
     made["critical_beta"][1] = 0.01
     assert np.isnan(boundary_steps(made)[:2]).all()
     assert (boundary_steps(made)[2:] == 0).all()
-
-
-def test_a_verdict_says_when_seeds_disagree_or_there_is_one() -> None:
-    made = dataset()
-    sign = xr.DataArray([1.0, -1.0, 1.0], dims="seed")
-    mixed = ((made["mu"] + 0 * made["beta"]) * sign + 0 * made["step"]).transpose(
-        "mu", "beta", "seed", "step"
-    )
-    claim, score = "loss rises with mu", "training loss"
-    assert judged(made.assign(loss_curve=mixed), claim, score) == "open"
-    assert judged(dataset(seeds=1), claim, score) == "one seed"
-
-
-@pytest.mark.parametrize(("level", "word"), [(0.1121, "holds"), (0.04, "fails")])
-def test_the_baselines_verdict_follows_the_data(level: float, word: str) -> None:
-    made = dataset()
-    wobble = xr.DataArray(np.linspace(-0.01, 0.01, 5), dims="baseline_seed")
-    values = (made["baseline_probe_mse"] * 0 + level + wobble).transpose(
-        *made["baseline_probe_mse"].dims
-    )
-    found = claims.verdicts({"untrained": made.assign(baseline_probe_mse=values)})
-    words = {verdict.word for verdict in found if verdict.claim == claims.BASELINE}
-    assert words == {word}
-
-
-def test_controls_are_no_reading() -> None:
-    made = dataset()
-    found = claims.verdicts({"fixed-analytic-0.25": made, "linear": made})
-    assert {verdict.arm for verdict in found} == {"fixed-analytic-0.25"}
 
 
 @pytest.fixture
@@ -380,16 +184,62 @@ def test_a_directory_of_something_else_is_refused(
         run.run_study(study, tmp_path / "arm", command="test")
 
 
-def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seeds", "words"),
+    [
+        (1, "no intervals"),
+        (2, "the median of all seeds with a chance of 50 %, not 95 %"),
+        (3, "the median of all seeds with a chance of 75 %, not 95 %"),
+        (8, "narrower than their name promises"),
+    ],
+)
+def test_the_page_says_what_an_interval_of_so_few_seeds_is(seeds: int, words: str) -> None:
+    assert words in page._what_an_interval_means(seeds)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_an_interval_of_few_seeds_is_their_range(seeds: int) -> None:
+    """What the page says of them, and no longer from four on."""
+    values = np.arange(seeds) ** 2.0
+    found = interval(values)
+    whole = (float(found.low), float(found.high)) == (values.min(), values.max())
+    assert whole == (seeds <= page.RANGE_SEEDS)
+
+
+def study_of(directory: Path, name: str) -> Path:
+    """A study's directory with one finished arm, which nobody trained."""
     study = arms.make_study("post-audit", "reduced")
-    (tmp_path / run.STUDY_FILE).write_text(
+    (directory / run.STUDY_FILE).write_text(
         'study = "post-audit"\npreset = "reduced"\n', encoding="utf-8"
     )
-    arm = next(arm for arm in study.arms if arm.name == "linear")
-    place = tmp_path / "arms" / arm.name
+    arm = next(arm for arm in study.arms if arm.name == name)
+    place = directory / "arms" / name
     place.mkdir(parents=True)
     results.save(synthetic_dataset(study.config(arm)), place / results.FILE_NAME)
-    found, lines = page.write_study_report(tmp_path)
+    return directory
+
+
+def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:
+    found, lines = page.write_study_report(study_of(tmp_path, "linear"))
     text = found.read_text(encoding="utf-8")
     assert "1 of 17 arms; still to run: fixed-analytic-0.25" in text
     assert any("On the linear grid" in line for line in lines)
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"controls.png"}
+
+
+def test_a_report_without_controls_has_its_tables_and_no_figure_of_them(tmp_path: Path) -> None:
+    found, _ = page.write_study_report(study_of(tmp_path, "fixed-analytic-0.25"))
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {"boundary", "probe_error", "verdicts"}
+    text = found.read_text(encoding="utf-8")
+    for name in drawn:
+        assert f'<figure id="{name}"><img alt="{page.ALTERNATIVES[name]}"' in text
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for head in ("steps from critical β, mean", "probe, % of the map", "as it is"):
+        assert f'<th scope="col">{head}</th>' in text
+        assert f"| {head} |" in summary
+    # A table's rows all have as many cells as its head.
+    tables = [block for block in summary.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 4
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1

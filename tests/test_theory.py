@@ -74,6 +74,12 @@ def test_the_ceiling_of_a_gaussian_channel_is_its_capacity() -> None:
     assert information_ceiling(0.0, noise_variance=0.0) == math.inf
 
 
+def test_the_ceiling_of_images_that_hold_nothing_is_nothing() -> None:
+    """Far out on the sigmoid and under much noise, where rounding is all that is left."""
+    found = information_ceiling(20.0, noise_variance=1e6)
+    assert 0.0 <= found < 1e-12
+
+
 @pytest.mark.parametrize("mu", [0.0, 2.0, 5.0])
 def test_the_ceiling_by_simulation(mu: float) -> None:
     """I = E[ln p(y|s) - ln p(y)] over draws, p(y) by a mixture over other draws."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vaekit.config import AxisScore, SweepConfig
 from vaekit.data import intensity, render_truth
-from vaekit.estimators.neighbours import ksg
+from vaekit.estimators.neighbours import NOISE, ksg
 from vaekit.model import StackedVAE
 from vaekit.theory import information_ceiling
 from vaekit_kernels import float_ids
@@ -33,10 +33,13 @@ LABELS: dict[AxisScore, tuple[str, ...]] = {
 }
 # Information of single pairs needs no more, and there are latents x factors of them.
 MIG_ROWS = 1000
+# Standard errors below which the information of a pair is none: at large mu an image holds less
+# than KSG errs by, and a gap of noise over such a ceiling would be the score of a perfect code.
+MIG_ERRORS = 4.0
 DCI_ROWS = 4096
-# Weight of the lasso's penalty, on columns of variance 1: three standard errors of a correlation of
-# so many rows, so that noise gets no weights, whose shares would look disentangled.
-DCI_PENALTY = 3.0 / DCI_ROWS**0.5
+# Standard errors of a correlation that the lasso's penalty takes off each weight, on columns of
+# variance 1, so that noise gets no weights, whose shares would look disentangled.
+DCI_ERRORS = 3.0
 # Interventions: so many batches, each with one truth held, two thirds of them to learn from.
 VOTES = 450
 BATCH = 64
@@ -90,7 +93,7 @@ def axis_scores(
             elif name == "sap":
                 values.append(sap(truth, latent))
             elif name == "dci":
-                values += dci(truth, latent)
+                values += dci(truth, latent, config.latents)
             elif name == "higgins":
                 values.append(higgins(batches[model][..., kept], factor[stream]))
             else:
@@ -115,19 +118,23 @@ def mig(truth: Array, code: Array, ceiling: float) -> float:
 
         mean_k [ I(z_k; best latent) - I(z_k; second best) ] / I(z_k; x)
 
-    The entropy of Chen et al.'s discrete factors is replaced by the information in the image; the
-    information of a pair is KSG's, on the first `MIG_ROWS` rows.
+    The entropy of Chen et al.'s discrete factors is replaced by the information in the image, which
+    no latent exceeds; the information of a pair is KSG's, on the first `MIG_ROWS` rows, and 0 where
+    it is within `MIG_ERRORS` standard errors of none.
 
     Args:
         truth: [N, F].
         code: [N, L], varying columns.
-        ceiling: nats that the image holds about one truth; infinite gives 0.
+        ceiling: nats that the image holds about one truth; none or infinitely many give 0.
 
     Source: Chen et al. 2018, arXiv:1802.04942, equation 6.
     """
+    if not ceiling > 0:
+        return 0.0
     truth, code = truth[:MIG_ROWS], code[:MIG_ROWS]
-    found = np.array([[max(0.0, ksg(t[:, None], c[:, None])) for c in code.T] for t in truth.T])
-    return float((_gap(found) / ceiling).mean())
+    found = np.array([[ksg(t[:, None], c[:, None]) for c in code.T] for t in truth.T])
+    found[found < MIG_ERRORS * NOISE / len(truth) ** 0.5] = 0.0
+    return float((_gap(np.minimum(found, ceiling)) / ceiling).mean())
 
 
 def sap(truth: Array, code: Array) -> float:
@@ -144,17 +151,18 @@ def sap(truth: Array, code: Array) -> float:
     return float(_gap(np.square(correlation)).mean())
 
 
-def dci(truth: Array, code: Array) -> tuple[float, float]:
+def dci(truth: Array, code: Array, latents: int) -> tuple[float, float]:
     """Disentanglement and completeness of the lasso's weights R [L, F] from code to truth.
 
         D = sum_l w_l (1 - H_F(R_l / sum R_l)),  C = sum_k w_k (1 - H_L(R_k / sum R_k))
 
-    Entropies have the number of columns as their base, weights are shares of all of R. The third of
-    the three, informativeness, needs no axes: it is the recovery.
+    H_F and H_L are entropies to the base of the truths and of all latents; the weights w are shares
+    of all of R. The third of the three, informativeness, needs no axes: it is the recovery.
 
     Args:
         truth: [N, F].
-        code: [N, L], varying columns.
+        code: [N, K], varying columns.
+        latents: L; those that do not vary are no columns of the code.
 
     Returns:
         D and C; 0 and 0 if no weight is left.
@@ -169,17 +177,18 @@ def dci(truth: Array, code: Array) -> tuple[float, float]:
         (side - side.mean(axis=0)) / side.std(axis=0)
         for side in (truth[:DCI_ROWS], code[:DCI_ROWS])
     )
-    lasso = Lasso(alpha=DCI_PENALTY).fit(code, truth)
+    lasso = Lasso(alpha=DCI_ERRORS / len(truth) ** 0.5).fit(code, truth)
     weights = np.abs(np.atleast_2d(lasso.coef_)).T
     if not weights.sum() > 0:
         return 0.0, 0.0
-    return _concentration(weights), _concentration(weights.T)
+    return _concentration(weights, truth.shape[1]), _concentration(weights.T, latents)
 
 
 def higgins(batches: Array, factor: npt.NDArray[np.int64]) -> float:
     """Accuracy of a linear classifier that says which truth a batch's pairs have in common.
 
-    It sees the mean absolute difference of the two halves of a batch; 1 / F is chance.
+    It sees the mean absolute difference of the two halves of a batch; 1 / F is chance, which a
+    single truth makes 1.
 
     Args:
         batches: [V, B, L], codes of images that share one truth.
@@ -190,6 +199,9 @@ def higgins(batches: Array, factor: npt.NDArray[np.int64]) -> float:
     """
     from sklearn.linear_model import LogisticRegression
 
+    # There is one truth alone, and a classifier asks for two.
+    if not factor.any():
+        return 1.0
     half = batches.shape[1] // 2
     seen = np.abs(batches[:, :half] - batches[:, half : 2 * half]).mean(axis=1)
     cut = 2 * len(factor) // 3
@@ -221,12 +233,12 @@ def _gap(scores: Array) -> Array:
     return ordered[:, -1] - (ordered[:, -2] if scores.shape[1] > 1 else 0.0)
 
 
-def _concentration(weights: Array) -> float:
-    """Average of 1 - entropy of the rows, to the base of the columns, by the rows' share."""
+def _concentration(weights: Array, base: int) -> float:
+    """Average of 1 - entropy of the rows to a base, by the rows' share of all weights."""
     total = weights.sum(axis=1, keepdims=True)
     share = weights / np.maximum(total, np.finfo(float).tiny)
     logarithm = np.log(np.where(share > 0, share, 1.0))
-    entropy = -(share * logarithm).sum(axis=1) / max(np.log(weights.shape[1]), 1e-300)
+    entropy = -(share * logarithm).sum(axis=1) / np.log(max(base, 2))
     return float((total[:, 0] / total.sum()) @ (1.0 - entropy))
 
 

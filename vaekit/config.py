@@ -24,6 +24,8 @@ from pydantic import (
 MU_LIMIT = 20.0
 # What the images and truths of the exhaustive test grid may take in memory, in float32.
 TEST_GRID_BYTES = 4 * 1024**3
+# Fresh draws that an estimator of information needs for each truth and latent.
+DRAWS_PER_COLUMN = 4
 # More than any sweep needs to write down.
 FILE_BYTES = 2**20
 # A message stays one readable line whatever the value is.
@@ -263,6 +265,13 @@ class SweepConfig(BaseModel):
             raise ConfigError("test_levels", self.test_levels, allowed("test_levels"))
         if self.likelihood == "bernoulli" and self.decoder_output != "sigmoid":
             raise ConfigError("decoder_output", self.decoder_output, allowed("decoder_output"))
+        least = DRAWS_PER_COLUMN * (self.factors + self.latents)
+        if self.estimators and self.evaluation_draws < least:
+            raise ConfigError(
+                "evaluation_draws",
+                self.evaluation_draws,
+                f"from {least} with estimators, {DRAWS_PER_COLUMN} for each truth and latent",
+            )
         if self.beta_warmup > self.steps:
             raise ConfigError("beta_warmup", self.beta_warmup, f"0 to steps, which is {self.steps}")
         # In logarithms: the count itself may have hundreds of digits.

@@ -6,12 +6,13 @@
     mine      a trained critic and the Donsker-Varadhan bound
     infonce   a trained critic that picks the right code out of a batch
 
-No estimator free of assumptions can prove more than about ln N nats from N draws, and InfoNCE no
-more than ln of its batch. `Estimate.limit` is that, and `Estimate.supported` whether an estimate
-stays below it: one that does not is no evidence. `reports/estimators/` holds their bias and error
-on channels whose information is known.
+What N draws can prove without assumptions grows as ln N alone: the Donsker-Varadhan bound proves no
+more than ln N, KSG never gives more than psi(N) - psi(k + 1), and InfoNCE no more than ln of its
+batch. `Estimate.limit` lies a nat below that, and `Estimate.supported` says whether an estimate
+stays below the limit: one that does not is no evidence. `reports/estimators/` holds their bias and
+error on channels whose information is known.
 
-Source: McAllester and Stratos 2020, arXiv:1811.04251, theorem 1.1 (the limit).
+Source: McAllester and Stratos 2020, arXiv:1811.04251 (what N draws can prove).
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from vaekit.config import Estimator
+from vaekit.config import DRAWS_PER_COLUMN, Estimator
 from vaekit.estimators.critic import INFONCE_BATCH, infonce, mine
-from vaekit.estimators.neighbours import ksg
+from vaekit.estimators.neighbours import ksg, largest
 from vaekit.metrics import canonical_correlations, gaussian_information
 from vaekit.probe import moments_of
 
@@ -76,26 +77,30 @@ def estimate(name: Estimator, truth: Tensor, code: Tensor, seeds: Tensor) -> Est
     if name not in ESTIMATORS:
         raise ValueError(f"estimator: got {name!r}; allowed: {', '.join(ESTIMATORS)}")
     rows = truth.shape[1]
-    if rows < 4 * (truth.shape[2] + code.shape[2]):
-        least = 4 * (truth.shape[2] + code.shape[2])
-        raise ValueError(f"truth: got {rows} draws; allowed: at least {least}, 4 for each column")
+    each = DRAWS_PER_COLUMN
+    if rows < (least := each * (truth.shape[2] + code.shape[2])):
+        raise ValueError(
+            f"truth: got {rows} draws; allowed: at least {least}, {each} for each column"
+        )
     varies = (code.amax(dim=1) > code.amin(dim=1)).any(dim=-1)
     nats = _run(name, truth, code, seeds)
     return Estimate(torch.where(varies, nats, 0.0), limit(name, rows))
 
 
 def limit(name: Estimator, rows: int) -> float:
-    """Nats that an estimator can support from `rows` draws: ln N less `MARGIN`.
+    """Nats that an estimator can support from `rows` draws: the most it can show less `MARGIN`.
 
-    N counts the draws that an estimate is made of: the rows KSG uses, the quarter that MINE is
-    scored on, the batch of InfoNCE. The Gaussian measure assumes a family and has no limit.
+    That is ln N for MINE and InfoNCE, of the quarter that MINE is scored on and of InfoNCE's batch,
+    and psi(N) - psi(k + 1) for the rows that KSG uses. The Gaussian measure assumes a family and
+    has no limit.
     """
-    counted = {
-        "ksg": min(rows, KSG_ROWS),
-        "mine": rows // 4,
-        "infonce": min(INFONCE_BATCH, rows // 4),
+    most = {
+        "gaussian": math.inf,
+        "ksg": largest(min(rows, KSG_ROWS)),
+        "mine": math.log(rows // 4),
+        "infonce": math.log(min(INFONCE_BATCH, rows // 4)),
     }
-    return math.inf if name == "gaussian" else math.log(counted[name]) - MARGIN
+    return most[name] - MARGIN
 
 
 def _run(name: Estimator, truth: Tensor, code: Tensor, seeds: Tensor) -> Tensor:

@@ -11,9 +11,22 @@ Array = npt.NDArray[np.float64]
 # Values that are equal (a clipped code, an enumerated truth) would have no distances: spread them
 # by this share of their scale, far below what carries information.
 TIES = 1e-10
+NEIGHBOURS = 3
+# Standard deviation of an estimate for two independent scalars, times sqrt(N): 0.68 to 0.74 over
+# thousands of draws of 200 to 4,000 rows each.
+NOISE = 0.72
 
 
-def ksg(x: Array, y: Array, *, neighbours: int = 3, seed: int = 0) -> float:
+def largest(rows: int, *, neighbours: int = NEIGHBOURS) -> float:
+    """Nats that `ksg` gives at most, psi(N) - psi(k + 1).
+
+    The k-th neighbour is at its distance on one side, where at least k - 1 rows are nearer, and
+    nearer itself on the other.
+    """
+    return float(digamma(rows) - digamma(neighbours + 1))
+
+
+def ksg(x: Array, y: Array, *, neighbours: int = NEIGHBOURS, seed: int = 0) -> float:
     """Estimate I(x; y) in nats by the first estimator of Kraskov, Stögbauer and Grassberger.
 
         I = psi(k) + psi(N) - mean[psi(n_x + 1) + psi(n_y + 1)]

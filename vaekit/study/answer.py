@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
 import xarray as xr
 
 from vaekit.report.cells import number
-from vaekit.study.arms import REFERENCE
-from vaekit.study.claims import CLAIMS, Verdict, planes, readings, verdicts
-from vaekit.study.inverse import inverse_in_words
+from vaekit.study.bias import bias_in_words
+from vaekit.study.boundary import boundary_in_words, boundary_table
+from vaekit.study.claims import CLAIMS, Verdict, readings, verdicts
+from vaekit.study.inverse import inverse_in_words, inverse_table
 from vaekit.study.pairs import pairs_in_words
-from vaekit.study.statistics import Interval, boundary_steps, interval
+from vaekit.study.second_map import second_map_in_words, second_map_table
+from vaekit.study.section import Section
 
-# The part of the mu axis that the sentence on the warm-up arm speaks of.
-BOUNDARY_MU = (0.0, 1.0, 2.0, 3.0)
-WANTED_SHARE = 0.9
-# A change of R2 smaller than this is not called one.
-SMALL = 0.02
-# A collapsed model's decode MSE this close to the mean image's is that image's.
-NEAR = 0.05
-
-Section = tuple[str, list[str]]
+# What a verdict that is none is called among the counts.
+SILENT = {
+    "one seed": "without an interval (one seed)",
+    "one average": "without a range (too few networks)",
+}
 
 
 def answer(arms: dict[str, xr.Dataset]) -> list[Section]:
@@ -32,14 +29,16 @@ def answer(arms: dict[str, xr.Dataset]) -> list[Section]:
         arms: name -> dataset, sorted by mu and beta.
     """
     found = [
-        ("The post's claims", claims_in_words(verdicts(arms))),
-        ("Why the two maps run opposite ways", inverse_in_words(arms)),
-        ("Where collapse lies", boundary_in_words(arms)),
-        ("What the second heat map shows", probe_share_in_words(arms)),
-        ("Bias or signal-to-noise?", bias_in_words(arms)),
-        ("What each choice changes", pairs_in_words(arms)),
+        Section("The post's claims", claims_in_words(verdicts(arms)) + losses_in_words(arms)),
+        Section("Why the two maps run opposite ways", inverse_in_words(arms), inverse_table(arms)),
+        Section("Where collapse lies", boundary_in_words(arms), boundary_table(arms)),
+        Section(
+            "What the second heat map shows", second_map_in_words(arms), second_map_table(arms)
+        ),
+        Section("Bias or signal-to-noise?", bias_in_words(arms)),
+        Section("What each choice changes", pairs_in_words(arms)),
     ]
-    return [(heading, sentences) for heading, sentences in found if sentences]
+    return [section for section in found if section.sentences]
 
 
 def claims_in_words(judged: list[Verdict]) -> list[str]:
@@ -50,14 +49,20 @@ def claims_in_words(judged: list[Verdict]) -> list[str]:
         if not of_claim:
             continue
         words = [verdict.word for verdict in of_claim]
-        counts = ", ".join(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
-        sentence = f"“{claim[0].upper()}{claim[1:]}”: of {len(words)} readings: {counts}"
+        opening = f"“{claim[0].upper()}{claim[1:]}”"
+        if len(set(words)) == 1:
+            word = SILENT.get(words[0], words[0])
+            sentences.append(f"{opening}: {word} in all {len(words)} readings.")
+            continue
+        counts = ", ".join(
+            f"{SILENT.get(word, word)} in {words.count(word)}" for word in dict.fromkeys(words)
+        )
         scores = dict.fromkeys(verdict.score for verdict in of_claim)
         always = [s for s in scores if _always(of_claim, s, "holds")]
         never = [s for s in scores if _always(of_claim, s, "reversed", "fails")]
         parts = [f"; always with {_listed(always, scores)}"] if always else []
         parts += [f"; never with {_listed(never, scores)}"] if never else []
-        sentences.append(sentence + "".join(parts) + ".")
+        sentences.append(f"{opening}: of {len(words)} readings: {counts}{''.join(parts)}.")
     return sentences
 
 
@@ -75,165 +80,30 @@ def _always(judged: list[Verdict], score: str, *words: str) -> bool:
     return all(verdict.word in words for verdict in judged if verdict.score == score)
 
 
-def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
-    """How far every arm's boundary lies from critical_beta, the warm-up arm's first."""
+def losses_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
+    """Why a loss may move with mu and beta whatever a model learns."""
+    shown = readings(arms)
     sentences = []
-    if REFERENCE in arms:
-        dataset = arms[REFERENCE]
-        chosen = [mu for mu in BOUNDARY_MU if mu in dataset["mu"].values]
-        steps = boundary_steps(dataset.sel(mu=chosen))
-        known = np.isfinite(steps)
-        if known.any():
-            near = int((np.abs(steps[known]) <= 1).sum())
-            share = near / known.sum()
-            seen = ", ".join(
-                f"{m:g}"
-                for m, any_seed in zip(chosen, np.any(known, axis=1).tolist(), strict=True)
-                if any_seed
-            )
-            sentences.append(
-                f"In the warm-up arm ({REFERENCE}) at μ = {seen} "
-                "the last active unit goes within one step of the β grid of critical β in "
-                f"{near} of {int(known.sum())} columns of μ and seed ({number(100 * share)} %), "
-                "which "
-                + ("meets" if share >= WANTED_SHARE else "falls short of")
-                + f" the {100 * WANTED_SHARE:.0f} % that were expected. {_step_size(dataset)}"
-            )
-    for name, dataset in readings(arms).items():
-        steps = boundary_steps(dataset)
-        if np.isfinite(steps).any():
-            known = steps[np.isfinite(steps)]
-            found = interval(np.nanmean(steps[np.isfinite(steps).any(1)], axis=0))
-            sentences.append(
-                f"{name}: {_signed(found, 'steps from critical β on average')}, "
-                f"{number(100 * float((np.abs(known) <= 1).mean()))} % of the columns within one."
-            )
-    return sentences
-
-
-def _step_size(dataset: xr.Dataset) -> str:
-    """How coarse the grid of beta is: "within a step" is no finer than that."""
-    beta = dataset["beta"].values
-    ratios = beta[1:] / beta[:-1]
-    ends = dict.fromkeys(f"{ratio:.3g}" for ratio in (ratios.min(), ratios.max()))
-    return f"A step is a factor of {' to '.join(ends)} in β."
-
-
-def probe_share_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
-    """How much of the decode MSE is the 3-epoch probe's own error, and how much is collapse."""
-    sentences = []
-    for name, dataset in readings(arms).items():
-        share = probe_share(dataset)
-        dead = dataset["status"] == "collapsed"
-        level = dataset["decode_mse"].sel(fit="exact") / dataset["decode_mse_constant"]
-        near = int((dead & (np.abs(level - 1) < NEAR)).sum())
-        text = f"{name}: "
-        if np.isfinite(share.mean):
-            text += (
-                f"of the decode MSE of living models {_with(share, 100)} % is the 3-epoch probe's "
-                "own error (it goes away when the probe is fitted exactly); "
-            )
-        else:
-            text += "no model lives; "
+    for name, dataset in shown.items():
+        # The same betas and seeds at both ends of mu, collapsed at both.
+        dead = (dataset["status"] == "collapsed").isel(mu=[0, -1]).all("mu")
+        if dataset.sizes["mu"] < 2 or not dead.any():
+            continue
+        first, last = (
+            float(dataset["distortion"].isel(mu=end).where(dead).mean()) for end in (0, -1)
+        )
+        low, high = (f"{float(dataset['mu'][end]):g}" for end in (0, -1))
+        falls = last < first
         sentences.append(
-            text + f"{int(dead.sum())} of {dead.size} models collapsed, and {near} of those score "
-            f"within {100 * NEAR:.0f} % of the training images' mean, the collapse's own share."
+            f"{name}: models that collapsed, which draw nearly one image whatever they see, have a "
+            f"distortion of {number(first)} nats at μ = {low} and {number(last)} at μ = {high} "
+            f"(the same β and seeds): the loss {'falls' if falls else 'rises'} with μ even where "
+            f"nothing is learned, because the images vary {'less' if falls else 'more'}."
+        )
+        break
+    if any(dataset.sizes["beta"] > 1 for dataset in shown.values()):
+        sentences.append(
+            "The training loss contains β times the KL, so that it rises with β is in part its "
+            "definition; the negative ELBO weighs the KL by 1 at every β."
         )
     return sentences
-
-
-def probe_share(dataset: xr.Dataset) -> Interval:
-    """1 - sum(exact) / sum(3 epochs) of decode MSE over living cells, over seeds."""
-    alive = dataset["status"] == "ok"
-    total = dataset["decode_mse"].where(alive).sum(["mu", "beta"], min_count=1)
-    share = 1.0 - total.sel(fit="exact") / total.sel(fit="adam")
-    return interval(share.values)
-
-
-def bias_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
-    """What mu costs with the sigmoid, at matched signal-to-noise ratio, and on the linear grid."""
-    sentences = []
-    if REFERENCE in arms:
-        for name, dataset in arms.items():
-            if not name.startswith("matched-mu-"):
-                continue
-            mu = float(dataset["mu"].values[0])
-            plain = recovery_loss(arms[REFERENCE], arms[REFERENCE], mu)
-            matched = recovery_loss(arms[REFERENCE], dataset, mu)
-            if plain is None or matched is None:
-                continue
-            sentences.append(
-                f"From μ = 0 to μ = {mu:g} recovery R² falls by {_with(plain)} (mean over β, "
-                f"paired by seed and cell); with the signal-to-noise ratio of μ = 0 kept, by "
-                f"{_with(matched)}. " + _conclusion(plain, matched) + _early(dataset)
-            )
-    if "linear" in arms and arms["linear"].sizes["mu"] > 1:
-        dataset = arms["linear"]
-        mu = float(dataset["mu"].values[-1])
-        change = recovery_loss(dataset, dataset, mu)
-        if change is not None:
-            none = abs(float(change.mean)) < SMALL
-            sentences.append(
-                f"On the linear grid, where μ shifts the images and squeezes nothing, R² falls by "
-                f"{_with(change)} from μ = {float(dataset['mu'].values[0]):g} to μ = {mu:g}: "
-                + (
-                    "a shift alone costs next to nothing."
-                    if none
-                    else "here the shift alone does change what training reaches, though not the "
-                    "optimum, which does not depend on μ."
-                )
-            )
-    return sentences
-
-
-def recovery_loss(first: xr.Dataset, second: xr.Dataset, mu: float) -> Interval | None:
-    """Recovery R2 at the least mu of one dataset minus that at `mu` of another, mean over beta.
-
-    Paired by seed and beta; None if there is no such cell.
-    """
-    if mu not in second["mu"].values:
-        return None
-    start = planes(first.isel(mu=[0]), lambda d: d["recovery_r2"])
-    end = planes(second.sel(mu=[mu]), lambda d: d["recovery_r2"])
-    gaps = np.array([a - b for a, b in zip(start, end, strict=True)])[:, 0]
-    known = np.isfinite(gaps)
-    mean = np.where(known, gaps, 0).sum(1) / np.maximum(known.sum(1), 1)
-    return interval(np.where(known.any(1), mean, np.nan))
-
-
-def _conclusion(plain: Interval, matched: Interval) -> str:
-    fall, left = float(plain.mean), float(matched.mean)
-    if fall < SMALL:
-        return "There is no fall to explain."
-    share = 1.0 - left / fall
-    if share >= 0.5:
-        return f"So {number(100 * min(share, 1.0))} % of the fall is lost signal, not bias."
-    return (
-        f"So only {number(100 * max(share, 0.0))} % of the fall is lost signal; the rest "
-        "is the shift, the sigmoid's flat end, or training that is not done."
-    )
-
-
-def _early(dataset: xr.Dataset) -> str:
-    """Count the models that collapsed where the collapsed state is unstable: training's doing."""
-    below = (dataset["beta"] < dataset["critical_beta"]) & (dataset["status"] != "diverged")
-    died = int((below & (dataset["status"] == "collapsed")).sum())
-    return (
-        f" Of the {int(below.sum())} models of that control with β below critical β {died} "
-        "collapsed, which the objective does not ask for: that part is training's."
-        if died
-        else ""
-    )
-
-
-def _with(found: Interval, scale: float = 1.0) -> str:
-    text = number(scale * float(found.mean))
-    if np.isfinite([found.low, found.high]).all():
-        ends = (number(scale * float(end)) for end in (found.low, found.high))
-        text += f" [{' to '.join(ends)}]"
-    return text
-
-
-def _signed(found: Interval, what: str) -> str:
-    manner = "early" if found.mean < 0 else "late" if found.mean > 0 else "on the spot"
-    return f"{_with(found)} {what} ({manner})"

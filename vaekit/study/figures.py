@@ -7,8 +7,20 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from vaekit.figures.style import ACCENT, BLANK, INK, MUTED, heading, house_style, new_figure, plain
+from vaekit.figures.style import (
+    ACCENT,
+    BLANK,
+    INK,
+    MUTED,
+    heading,
+    house_style,
+    new_figure,
+    page_heading,
+    plain,
+)
+from vaekit.report.cells import number
 from vaekit.study.arms import REFERENCE
+from vaekit.study.boundary import within_a_step
 from vaekit.study.claims import Verdict, readings
 from vaekit.study.statistics import boundary_steps, interval
 
@@ -53,28 +65,31 @@ def boundary(arms: dict[str, xr.Dataset]) -> Figure:
             ax.set_yticks(range(len(beta)), [plain(b) for b in beta])
             ax.set_xlabel("μ")
             ax.set_ylabel("β")
-            steps = boundary_steps(dataset)
-            known = steps[np.isfinite(steps)]
-            note = (
-                f"{np.mean(np.abs(known) <= 1):.0%} of columns within one step"
-                if known.size
-                else ""
-            )
-            heading(ax, name, note)
+            share = within_a_step(boundary_steps(dataset))
+            text = f"{number(100 * share)} % of columns within one step"
+            heading(ax, name, text if np.isfinite(share) else "")
         made.colorbar(drawn, ax=list(axes), label="active units (mean over seeds)", shrink=0.6)
     return made
 
 
 def verdict_map(judged: list[Verdict]) -> Figure:
-    """One square for each claim, score (rows) and arm (columns)."""
+    """One square for each score (rows, under their claim) and arm (columns)."""
     judged = [verdict for verdict in judged if verdict.arm != "all"]
     names = list(dict.fromkeys(verdict.arm for verdict in judged))
-    rows = list(dict.fromkeys((verdict.claim, verdict.score) for verdict in judged))
+    places: dict[tuple[str, str], int] = {}
+    titles: dict[str, int] = {}
+    for verdict in judged:
+        # A claim takes a line of its own above its scores.
+        line = len(places) + len(titles)
+        if verdict.claim not in titles:
+            titles[verdict.claim], line = line, line + 1
+        places.setdefault((verdict.claim, verdict.score), line)
+    lines = len(places) + len(titles)
     with house_style():
-        made = new_figure(4.8 + 0.62 * len(names), 2.2 + 0.27 * len(rows))
+        made = new_figure(4.6 + 0.66 * max(4, len(names)), 2.0 + 0.3 * lines)
         ax = made.subplots()
         for verdict in judged:
-            x, y = names.index(verdict.arm), rows.index((verdict.claim, verdict.score))
+            x, y = names.index(verdict.arm), places[verdict.claim, verdict.score]
             ax.add_patch(
                 matplotlib.patches.Rectangle(
                     (x - 0.47, y - 0.45), 0.94, 0.9, color=WORDS[verdict.word], linewidth=0
@@ -82,36 +97,47 @@ def verdict_map(judged: list[Verdict]) -> Figure:
             )
             colour = INK if verdict.word not in ("holds", "reversed") else "white"
             text = f"{verdict.value:.2f}".replace("-", "−")
-            ax.text(x, y, text, ha="center", va="center", fontsize=7, color=colour)
+            ax.text(x, y, text, ha="center", va="center", fontsize=9, color=colour)
+        for claim, line in titles.items():
+            words = claim[0].upper() + claim[1:]
+            ax.text(-0.47, line + 0.3, words, fontsize=10, fontweight="bold", va="baseline")
         ax.set_xlim(-0.5, len(names) - 0.5)
-        ax.set_ylim(len(rows) - 0.5, -0.5)
-        ax.set_xticks(range(len(names)), names, rotation=40, ha="right")
-        ax.set_yticks(range(len(rows)), [f"{claim}: {score}" for claim, score in rows], fontsize=7)
-        claims = [claim for claim, _ in rows]
-        for place in range(1, len(rows)):
-            if claims[place] != claims[place - 1]:
-                ax.axhline(place - 0.5, color=MUTED, linewidth=0.8)
+        ax.set_ylim(lines - 0.5, -0.5)
+        ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=9.5)
+        ax.set_yticks(list(places.values()), [score for _, score in places], fontsize=9.5)
+        ax.tick_params(length=0)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
         key = [
             matplotlib.patches.Patch(facecolor=WORDS[word], edgecolor=MUTED, label=word)
             for word in dict.fromkeys(verdict.word for verdict in judged)
         ]
-        made.legend(handles=key, loc="outside lower left", ncols=4)
-        made.suptitle(
-            "The post's claims under every reading", x=0.012, ha="left", fontweight="bold"
+        made.legend(handles=key, loc="outside lower left", ncols=4, fontsize=9.5)
+        page_heading(
+            made,
+            "The post's claims under every reading",
+            "each number is the claim's statistic, positive if it holds; columns are arms",
         )
     return made
 
 
-def controls(arms: dict[str, xr.Dataset]) -> Figure:
-    """Recovery over mu: as the post has it, at matched signal-to-noise ratio, and linear."""
+def control_lines(arms: dict[str, xr.Dataset]) -> dict[str, list[xr.Dataset]]:
+    """What `controls` draws: a line's label -> the datasets it is made of, in order of mu."""
     lines: dict[str, list[xr.Dataset]] = {}
     if REFERENCE in arms:
         base = arms[REFERENCE]
         lines["sigmoid, the post's noise"] = [base]
         matched = [d for name, d in arms.items() if name.startswith("matched-mu-")]
-        lines["sigmoid, signal-to-noise of μ = 0"] = [base.isel(mu=[0]), *matched]
+        if matched:
+            lines["sigmoid, signal-to-noise of μ = 0"] = [base.isel(mu=[0]), *matched]
     if "linear" in arms:
         lines["linear grid, signal-to-noise of μ = 0"] = [arms["linear"]]
+    return lines
+
+
+def controls(arms: dict[str, xr.Dataset]) -> Figure:
+    """Recovery over mu: as the post has it, at matched signal-to-noise ratio, and linear."""
+    lines = control_lines(arms)
     with house_style():
         made = new_figure(6.4, 3.9)
         ax = made.subplots()
@@ -155,12 +181,16 @@ def probe_error(arms: dict[str, xr.Dataset]) -> Figure:
                 )
                 ax.plot(found.mean, place, "o", color=colour, label=fit if not place else None)
         ax.set_yticks(range(len(shown)), list(shown))
-        ax.invert_yaxis()
+        ax.set_ylim(len(shown) - 0.5, -0.5)
         ax.set_xlim(left=0)
         ax.set_xlabel("decode MSE per pixel, mean over the cells that are alive")
         handles, _ = ax.get_legend_handles_labels()
         made.legend(
             handles, ["probe fitted exactly", "3 epochs"], loc="outside lower left", ncols=2
         )
-        heading(ax, "The second heat map's probe")
+        heading(
+            ax,
+            "The second heat map's probe",
+            "bars: bootstrap intervals over seeds, which move both values of an arm together",
+        )
     return made

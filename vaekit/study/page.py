@@ -17,15 +17,35 @@ from vaekit.figures.style import objective_note
 from vaekit.files import write_whole
 from vaekit.report.cells import number
 from vaekit.study import figures
-from vaekit.study.answer import Section, answer
+from vaekit.study.answer import answer
 from vaekit.study.arms import Study
 from vaekit.study.claims import Verdict, readings, verdicts
 from vaekit.study.run import open_study
+from vaekit.study.section import Rows, Section
 from vaekit.study.statistics import interval
 
 CELL_MEASURES = ("active_units", "recovery_r2", "elbo", "rate", "information")
 PROBES = ("probe_mse", "decode_mse")
 FIXED_ARM = "fixed-analytic-0.25"
+# Up to so many seeds the 95 % interval of their mean's bootstrap is their range.
+RANGE_SEEDS = 3
+STATISTICS = (
+    "A verdict's statistic is positive if the claim holds: a rank correlation, averaged over "
+    "lines, for what rises, and over cells for what runs the other way; the weaker of the "
+    "correlations with μ and β for diagonal level sets; the gain of the low corner, relative to "
+    "the map's mean. It holds or is reversed if the interval lies on one side of 0, however near, "
+    "and is open otherwise. For the untrained networks low and high are the least and the largest "
+    "average of three of them."
+)
+# What a figure shows, for those who do not see it.
+ALTERNATIVES = {
+    "controls": "Recovery over μ: with the post's noise, at a matched signal-to-noise ratio, and "
+    "on the linear grid",
+    "boundary": "Active units over μ and β in every arm, with the line of critical β",
+    "probe_error": "Decode MSE of living models in every arm, with the probe of 3 epochs and with "
+    "the exact one",
+    "verdicts": "The verdict on every claim, by score and arm",
+}
 
 
 def write_study_report(directory: Path | str) -> tuple[Path, list[str]]:
@@ -44,7 +64,9 @@ def write_study_report(directory: Path | str) -> tuple[Path, list[str]]:
     study, arms = open_study(directory)
     judged, sections = verdicts(arms), answer(arms)
     (directory / "figures").mkdir(exist_ok=True)
-    drawn = {"controls": figures.controls(arms)}
+    drawn = {}
+    if figures.control_lines(arms):
+        drawn["controls"] = figures.controls(arms)
     if readings(arms):
         drawn["boundary"] = figures.boundary(arms)
         drawn["probe_error"] = figures.probe_error(arms)
@@ -65,11 +87,14 @@ def write_study_report(directory: Path | str) -> tuple[Path, list[str]]:
         title=f"{study.name}, {study.preset}",
         facts=facts,
         sections=sections,
-        pictures={name: _data(directory / "figures" / f"{name}.png") for name in drawn},
+        pictures=[
+            (name, ALTERNATIVES[name], _data(directory / "figures" / f"{name}.png"))
+            for name in drawn
+        ],
         rows=_verdict_rows(judged),
     )
     write_whole(directory / "report.html", page)
-    return directory / "report.html", [line for _, lines in sections for line in lines]
+    return directory / "report.html", [line for section in sections for line in section.sentences]
 
 
 def _facts(study: Study, arms: dict[str, xr.Dataset], missing: list[str]) -> list[str]:
@@ -80,30 +105,52 @@ def _facts(study: Study, arms: dict[str, xr.Dataset], missing: list[str]) -> lis
     many = "seed" if seeds == 1 else "seeds"
     mu = ", ".join(f"{value:g}" for value in first["mu"].values)
     beta = ", ".join(f"{value:g}" for value in first["beta"].values)
-    hint = "With two or three seeds they are hardly more than the seeds' range."
+    missed = f"; still to run: {', '.join(missing)}." if missing else "."
     return [
-        f"{len(arms)} of {len(study.arms)} arms"
-        + (f"; still to run: {', '.join(missing)}." if missing else "."),
+        f"{len(arms)} of {len(study.arms)} arms{missed}",
         f"{seeds} {many} an arm, the same in all; μ {mu}; β {beta}.",
         f"{seconds:,.0f} s of training and measuring on {first.attrs['device']}.",
-        f"Square brackets hold 95 % bootstrap intervals over seeds. {hint}",
         "An arm's name is schedule-KL-decoder variance.",
+        _what_an_interval_means(seeds),
+        STATISTICS,
     ]
+
+
+def _what_an_interval_means(seeds: int) -> str:
+    """What the brackets hold, and what so few seeds cannot say."""
+    if seeds < 2:
+        return "With one seed there are no intervals, and so no verdicts but the untrained ones."
+    opening = "Square brackets hold 95 % bootstrap intervals over seeds."
+    if seeds > RANGE_SEEDS:
+        return f"{opening} Of few seeds they are narrower than their name promises."
+    covered = 100 * (1 - 2.0 ** (1 - seeds))
+    return (
+        f"{opening} Of {seeds} seeds that is the range of the {seeds} values: it holds the median "
+        f"of all seeds with a chance of {number(covered)} %, not 95 %. So a verdict says that the "
+        f"{seeds} seeds agree in sign, and no more; and no interval speaks of other networks, "
+        "learning rates or lengths of training."
+    )
 
 
 def _markdown(
     study: Study, facts: list[str], sections: list[Section], judged: list[Verdict]
 ) -> str:
     lines = [f"# {study.name}, {study.preset}", "", *(f"- {fact}" for fact in facts)]
-    for heading, sentences in sections:
-        lines += ["", f"## {heading}", "", *(f"- {sentence}" for sentence in sentences)]
-    head, *rows = _verdict_rows(judged)
-    lines += ["", "## Every verdict", "", "| " + " | ".join(head) + " |"]
-    lines += ["|" + "---|" * len(head), *("| " + " | ".join(row) + " |" for row in rows)]
+    for section in sections:
+        lines += ["", f"## {section.heading}", ""]
+        lines += [f"- {sentence}" for sentence in section.sentences]
+        if section.table:
+            lines += ["", *_markdown_table(section.table)]
+    lines += ["", "## Every verdict", "", *_markdown_table(_verdict_rows(judged))]
     return "\n".join(lines) + "\n"
 
 
-def _verdict_rows(judged: list[Verdict]) -> list[list[str]]:
+def _markdown_table(rows: Rows) -> list[str]:
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    return [head, "|" + "---|" * len(rows[0]), *body]
+
+
+def _verdict_rows(judged: list[Verdict]) -> Rows:
     rows = [["claim", "arm", "score", "verdict", "statistic", "low", "high"]]
     for verdict in judged:
         numbers = [number(value) for value in (verdict.value, verdict.low, verdict.high)]
@@ -111,7 +158,7 @@ def _verdict_rows(judged: list[Verdict]) -> list[list[str]]:
     return rows
 
 
-def _cell_rows(arms: dict[str, xr.Dataset]) -> list[list[str]]:
+def _cell_rows(arms: dict[str, xr.Dataset]) -> Rows:
     """Every cell's mean and interval, and its paired difference from the fixed analytic arm."""
     rows = [["arm", "decoder", "mu", "beta", "measure", "mean", "low", "high"]]
     rows[0] += [f"minus {FIXED_ARM}", "low", "high"]
@@ -149,7 +196,7 @@ def _measures(dataset: xr.Dataset) -> dict[str, xr.DataArray]:
     }
 
 
-def _table(rows: list[list[str]]) -> str:
+def _table(rows: Rows) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from vaekit.report.cells import number
 from vaekit.study.claims import Score, planes, readings
+from vaekit.study.section import spell
 from vaekit.study.statistics import Interval, interval
 
 # A choice: place in an arm's name, what it is, and what it is compared with.
@@ -40,7 +40,7 @@ def pairs_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         if not pairs:
             continue
         changes = ", ".join(
-            f"{measure} by {_signed(paired_change(pairs, score))}"
+            f"{measure} by {spell(paired_change(pairs, score), sign=True)}"
             for measure, score in MEASURES.items()
         )
         many = "one pair of arms" if len(pairs) == 1 else f"{len(pairs)} pairs of arms"
@@ -73,15 +73,3 @@ def _twin(name: str, place: int, chosen: str, other: str) -> str | None:
         return None
     parts[place] = other
     return "-".join(parts)
-
-
-def _signed(found: Interval) -> str:
-    text = _plus(found.mean)
-    if np.isfinite([found.low, found.high]).all():
-        text += f" [{_plus(found.low)} to {_plus(found.high)}]"
-    return text
-
-
-def _plus(value: np.ndarray) -> str:
-    text = number(float(value))
-    return f"+{text}" if value > 0 and text != "0" else text

@@ -44,7 +44,8 @@ def information_ceiling(
     if generator == "linear":
         return factors * 0.5 * math.log1p(1.0 / noise**2)
     if noise >= SMALL_NOISE:
-        return factors * _channel_information(mu, noise)
+        # Rounding may leave a channel that holds nothing a little below it.
+        return factors * max(0.0, _channel_information(mu, noise))
     # With little noise I = h - ln(noise) - c noise^2, and the mesh would grow without bound: take
     # h and c from two noises that are small enough for that and large enough for a mesh.
     near, far = (
