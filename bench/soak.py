@@ -128,7 +128,7 @@ def checkpoint_cost(place: Path) -> str:
     """Time one checkpoint of a stack of the default network beside the time between two."""
     config = SweepConfig(mu=(0.0,), beta=tuple(range(1, 12)), steps=16, device="cpu")
     stack = Stack((0.0,), (0,), config.beta)
-    journal = Journal(place, config, {}, print, 0.0)
+    journal = Journal(place, config, print, 0.0)
     costs = []
     with journal.lock():
         keeper = journal.keeper(0, Interrupts())

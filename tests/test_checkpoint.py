@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -47,7 +48,7 @@ def read(directory: Path, about: dict | None = None) -> tuple[int | None, list[s
     )
     if found is None:
         return None, complaints
-    step, held = found
+    step, held, _ = found
     expected = arrays(float(step))
     assert held.keys() == expected.keys()
     for name, array in expected.items():
@@ -61,6 +62,13 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert read(tmp_path / "absent") == (None, [])
     write(tmp_path, 8)
     assert read(tmp_path) == (8, [])
+
+
+def test_what_made_it_is_kept_with_it(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    found = checkpoint.read(tmp_path, "part", about=ABOUT, damaged=pytest.fail)
+    assert found is not None
+    assert found.versions == VERSIONS
 
 
 def test_the_two_newest_are_kept(tmp_path: Path) -> None:
@@ -210,7 +218,7 @@ def test_no_manifest_raises_anything_but_a_complaint(
     rewrite(path, changes)
     step, complaints = read(directory)
     assert (step == 16) is (not complaints)
-    # The versions are a record: with a checksum that vouches for them, others are as good.
+    # With a checksum that vouches for them, other versions are for the reader to compare.
     changed = {key for key, value in changes.items() if before.get(key) != value}
     assert step is None or changed <= {"versions"}
 
@@ -280,9 +288,20 @@ def test_a_manifest_of_another_step_or_format_is_refused(tmp_path: Path) -> None
     write(tmp_path, 16)
     path = tmp_path / "part-000000000016.json"
     good = path.read_text()
-    for change in ({"step": 17}, {"format": 2}, {"size": -1}, {"more": 1}):
+    number = r"has format \d+; allowed: 2, that of this vaekit"
+    for change, problem in (
+        ({"step": 17}, "holds step 17"),
+        ({"format": 3}, number),
+        ({"format": 1, "more": 1}, number),
+        ({"format": 10**30}, "not a manifest"),
+        ({"format": "later"}, "not a manifest"),
+        ({"size": -1}, "not a manifest"),
+        ({"more": 1}, "not a manifest"),
+    ):
         path.write_text(good)
         rewrite(path, change)
-        assert read(tmp_path)[0] is None
+        step, (complaint,) = read(tmp_path)
+        assert step is None
+        assert re.search(problem, complaint), change
     error = CheckpointError(path, "is bad")
     assert str(error) == f"{path}: is bad"
