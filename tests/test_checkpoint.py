@@ -126,6 +126,59 @@ def test_a_file_that_was_cut_short_is_named_and_passed_over(
     assert "part-000000000016" in complaints[0]
 
 
+def test_fifty_of_fifty_cuts_are_seen(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        file = tmp_path / f"part-000000000016{('.safetensors', '.json')[number % 2]}"
+        content = file.read_bytes()
+        file.write_bytes(content[: int(rng.integers(len(content)))])
+        step, complaints = read(tmp_path)
+        assert step == 8, f"cut {number} was not seen"
+        assert len(complaints) == 1 and "part-000000000016" in complaints[0]
+        file.write_bytes(content)
+    assert read(tmp_path) == (16, [])
+
+
+def test_tensors_that_changed_places_are_seen(tmp_path: Path) -> None:
+    """The newest checkpoint with the tensors of the one before it, then with its manifest."""
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    old, new = (tmp_path / f"part-{step:012d}.safetensors" for step in (8, 16))
+    content = new.read_bytes()
+    new.write_bytes(old.read_bytes())
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert f"{new}: damaged: its checksum is not the manifest's" in complaint
+    new.write_bytes(content)
+    new.with_suffix(".json").write_bytes(old.with_suffix(".json").read_bytes())
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert "holds step 8" in complaint
+
+
+def test_tensors_that_do_not_fit_in_memory_are_refused_unread(tmp_path: Path) -> None:
+    """A file with a hole takes no room on the disk."""
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    file, size = tmp_path / "part-000000000016.safetensors", 2**42
+    os.truncate(file, size)
+    rewrite(file.with_suffix(".json"), {"size": size})
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert f"takes {size:,} bytes, and" in complaint
+
+
+def test_a_manifest_that_never_ends_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    os.truncate(tmp_path / "part-000000000016.json", 2**40)
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert "cannot be read" in complaint and "more than 268,435,456 bytes" in complaint
+
+
 def rewrite(path: Path, changes: dict) -> None:
     """Change a manifest, and its checksum with it where it still is a manifest."""
     manifest = json.loads(path.read_text())["manifest"] | changes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from vaekit.estimators import critic
 from vaekit.memory import DATASET_COPIES, check_memory, dataset_bytes, draws_bytes, grid_bytes
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
 
 
 def config(**changes: Any) -> SweepConfig:
@@ -40,6 +44,50 @@ def test_every_variable_is_counted_as_it_is(
         if dataset[name].dtype.kind != "U":
             assert counted[name] == dataset[name].nbytes, name
     assert counted["status"] == dataset["status"].nbytes
+
+
+# Prints the bytes that a process took at its most beyond what it had before, and those counted.
+MEASURE = f"""
+import resource, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "kernels")!r}]
+import psutil, torch
+from vaekit import memory
+from vaekit.config import SweepConfig
+from vaekit.evaluate import evaluate_stack
+from vaekit.model import StackedVAE
+torch.set_num_threads(1)
+
+def measure(config):
+    vae = StackedVAE.initial(config, torch.zeros(len(config.beta), dtype=torch.int64))
+    evaluate_stack(vae, config, mu=config.mu, seeds=(0,), betas=config.beta)
+    return len(config.beta) * (memory.draws_bytes(config) + memory.grid_bytes(config))
+
+beta = (0.5, 1.0, 2.0, 4.0)
+geometry = dict(mu=(0.0,), beta=beta, hidden=(8,), tile=1, grid=2, latents=4)
+sizes = dict(draws=dict(evaluation_draws=2**18),
+    grid=dict(grid=3, test_levels=(0.2, 0.4, 0.6, 0.8)),
+    critics=dict(evaluation_draws=2**17, estimators=("mine",)))
+what = sys.argv[1]
+if what == "critics":
+    from vaekit.estimators import critic
+    critic.STEPS = 2
+small = SweepConfig(**{{**geometry, "evaluation_draws": 64}})
+large = SweepConfig(**{{**geometry, "evaluation_draws": 64, **sizes[what]}})
+measure(small)
+before = psutil.Process().memory_info().rss
+counted = measure(large)
+unit = 1 if sys.platform == "darwin" else 1024
+print(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, counted)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such record")
+@pytest.mark.parametrize("what", ["draws", "grid", "critics"])
+def test_measuring_takes_what_is_counted_and_not_much_less(what: str) -> None:
+    command = [sys.executable, "-c", MEASURE, what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, counted = map(int, done.stdout.split())
+    assert counted / 4 < taken < counted
 
 
 MANY = tuple(np.linspace(-20, 20, 200_000).tolist())

@@ -1,8 +1,9 @@
 """What a whole sweep takes in memory, counted before anything is written.
 
-The dataset is held in the process that makes it, twice at the end: what was measured, and the
-labelled arrays that are made of it. Beside it a stack is measured, or the untrained networks are,
-on the device. Counts are of what grows with the sweep; all else is a few hundred megabytes at most.
+The dataset is held in the process that makes it: as what was measured, as the labelled arrays that
+are made of it, and in part once more while those are written. Beside it a stack is measured, or the
+untrained networks are, on the device. Counts are of what grows with the sweep, and from above; all
+else is a few hundred megabytes at most.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from vaekit.results import COORDINATES, DIRECTIONS, FITS, OPTIONAL, SCHEMA, Vari
 from vaekit.stack import MEMORY_SHARE
 
 HOST = torch.device("cpu")
-# Measured and labelled.
-DATASET_COPIES = 2
+# Up to 3.4 were seen, where nearly all of the dataset is pictures.
+DATASET_COPIES = 4
 # What is held of a row (of the test grid, of fresh draws) while it is measured, in float32 values
-# for each of its columns (of truth, of code): both, their float64 errors, and the next of either.
+# for each of its columns (of truth, of code): both, and their float64 errors. Up to 4.9 were seen.
 ROW_COPIES = 6
+# What a critic adds: both standardised, and two hidden layers of a quarter of the rows.
+CRITIC_COPIES, CRITIC_VALUES = 2, 32
 # The field that makes an axis long.
 FIELDS = {
     "mu": "mu",
@@ -88,7 +91,11 @@ def grid_bytes(config: SweepConfig) -> int:
 
 def draws_bytes(config: SweepConfig) -> int:
     """Bytes that one model takes while it is measured on fresh draws."""
-    return 4 * ROW_COPIES * (config.latents + config.factors) * config.evaluation_draws
+    columns = config.latents + config.factors
+    values = ROW_COPIES * columns
+    if {"mine", "infonce"} & set(config.estimators):
+        values += CRITIC_COPIES * columns + CRITIC_VALUES
+    return 4 * values * config.evaluation_draws
 
 
 def _item_bytes(variable: Variable) -> int:

@@ -337,13 +337,13 @@ def _load(file: Path) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
         raise ResultsError(file, f"not a readable netCDF file ({error})") from error
     with opened:
         try:
-            check_fits(file, sum(opened[name].nbytes for name in opened.variables))
+            check_fits(file, sum(found.nbytes for found in opened.variables.values()))
         except OSError as error:
             raise ResultsError(file, f"cannot be read ({error.strerror})") from None
         loaded = {}
-        for name in opened.variables:
+        for name, found in opened.variables.items():
             try:
-                loaded[str(name)] = opened[name].variable.load()
+                loaded[str(name)] = found.load()
             except (*failures, MemoryError) as error:
                 raise ResultsError(file, f"damaged ({error})", str(name)) from error
         return loaded, dict(opened.attrs)
@@ -351,7 +351,7 @@ def _load(file: Path) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
 
 def _by_schema(found: dict[str, xr.Variable], attrs: dict[str, Any], file: Path) -> xr.Dataset:
     """Check what was read against the schema, and give every variable the schema's type."""
-    dataset = xr.Dataset(attrs=attrs)
+    typed = {}
     for name, variable in _present(found).items():
         if name not in found:
             raise ResultsError(file, "missing", name)
@@ -360,10 +360,14 @@ def _by_schema(found: dict[str, xr.Variable], attrs: dict[str, Any], file: Path)
             raise ResultsError(file, _shape_problem(variable, values.dims), name)
         if not _same_kind(values.dtype, variable.dtype):
             raise ResultsError(file, f"holds {values.dtype}; allowed: {variable.dtype}", name)
-        dataset[name] = values.astype(variable.dtype, keep_attrs=True)
+        typed[name] = values.astype(variable.dtype, keep_attrs=True)
         if variable.image:
             kept = ("dtype", "scale_factor", "add_offset", "_FillValue")
-            dataset[name].encoding = {key: values.encoding.get(key) for key in kept}
+            typed[name].encoding = {key: values.encoding.get(key) for key in kept}
+    try:
+        dataset = xr.Dataset(typed, attrs=attrs)
+    except ValueError as error:  # axes of one name and two lengths
+        raise ResultsError(file, f"damaged ({error})") from None
     _validate(dataset, file)
     return dataset
 
