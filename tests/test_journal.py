@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from vaekit import journal, launch, machine
 from vaekit.config import SweepConfig
@@ -48,6 +49,15 @@ def test_a_plan_keeps_shards_and_threads(tmp_path: Path) -> None:
     assert plan(tmp_path, 4) == (STACKS, 2, ["threads: 2, as the run began, and not 4"])
 
 
+def signed(plan: object) -> bytes:
+    """Write a plan with the checksum that it would have, where it has one."""
+    try:
+        sha256 = journal._Plan.model_validate(plan).checksum()
+    except ValidationError:
+        sha256 = "0" * 64
+    return json.dumps({"plan": plan, "sha256": sha256}).encode()
+
+
 def assert_planned_anew(out: Path, content: bytes) -> None:
     path = out / "progress" / PLAN
     path.write_bytes(content)
@@ -82,12 +92,21 @@ def test_a_plan_of_other_models_or_of_another_version_is_made_anew(
     tmp_path: Path, changes: dict
 ) -> None:
     plan(tmp_path)
-    assert_planned_anew(tmp_path, json.dumps({**GOOD, **changes}).encode())
+    assert_planned_anew(tmp_path, signed({**GOOD, **changes}))
 
 
 def test_a_plan_from_before_threads_were_kept_is_made_anew(tmp_path: Path) -> None:
     plan(tmp_path)
     assert_planned_anew(tmp_path, json.dumps({"shards": GOOD["shards"]}).encode())
+
+
+def test_every_digit_of_a_plan_counts(tmp_path: Path) -> None:
+    plan(tmp_path)
+    path = tmp_path / "progress" / PLAN
+    assert json.loads(path.read_bytes()) == json.loads(signed(GOOD))
+    content = path.read_bytes()
+    assert content.count(b'"threads": 1') == 1
+    assert_planned_anew(tmp_path, content.replace(b'"threads": 1', b'"threads": 2'))
 
 
 JSON = st.recursive(
@@ -106,7 +125,7 @@ JSON = st.recursive(
                 st.fixed_dictionaries(dict.fromkeys(["mu", "seeds", "beta"], JSON)), max_size=3
             ),
         }
-    ).map(lambda value: json.dumps(value).encode())
+    ).map(signed)
 )
 def test_no_content_of_a_plan_raises_or_is_believed(
     content: bytes, tmp_path_factory: pytest.TempPathFactory

@@ -13,6 +13,7 @@ the run says so.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -61,6 +62,15 @@ class _Plan(BaseModel):
     model_config = ConfigDict(extra="forbid")
     threads: Annotated[int, Field(ge=1, le=2**16)]
     shards: Annotated[list[_Shard], Field(min_length=1)]
+
+    def checksum(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class _SignedPlan(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    plan: _Plan
+    sha256: str
 
 
 class DiskKeeper(Keeper):
@@ -168,21 +178,24 @@ class Journal:
         path = self.directory / PLAN
         if path.exists():
             try:
-                found = _Plan.model_validate_json(read_small(path))
+                signed = _SignedPlan.model_validate_json(read_small(path))
+                found = signed.plan
                 stacks = [Stack(shard.mu, shard.seeds, shard.beta) for shard in found.shards]
                 cells = sorted(cell for stack in stacks for cell in stack.cells())
             # Of pydantic's, or of a shard whose streams lack a mu or a seed.
             except (OSError, ValueError):
                 self.note(f"{path}: damaged or of another version, so the run is planned anew")
             else:
-                if cells == self._wanted():
+                if signed.sha256 == found.checksum() and cells == self._wanted():
                     if found.threads != threads:
                         self.note(f"threads: {found.threads}, as the run began, and not {threads}")
                     return stacks, found.threads
-                self.note(f"{path}: holds other models, so the run is planned anew")
+                self.note(f"{path}: damaged or of other models, so the run is planned anew")
         stacks = make()
         shards = [_Shard(mu=s.mu, seeds=s.seeds, beta=s.beta) for s in stacks]
-        write_whole(path, _Plan(threads=threads, shards=shards).model_dump_json(indent=1))
+        made = _Plan(threads=threads, shards=shards)
+        signed = _SignedPlan(plan=made, sha256=made.checksum())
+        write_whole(path, signed.model_dump_json(indent=1))
         return stacks, threads
 
     def keeper(self, index: int, interrupts: Interrupts) -> DiskKeeper:
