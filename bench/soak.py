@@ -1,39 +1,49 @@
 """Long trials of what must never go wrong, with the figures printed: `nox -s soak`.
 
-    python -m bench.soak [--kills 25] [--steps 10000]
+    python -m bench.soak [--kills 25] [--steps 10000] [--files 100000]
 
 A sweep in a process of its own is killed at random times, again and again until it is done, and its
 dataset must have the bits of one that nobody disturbed; a long training must not grow; a checkpoint
-must cost no more than its share of the time; SIGTERM must be obeyed within ten seconds. Any of
-these that fails ends the program with exit code 1.
+must cost no more than its share of the time, and so must telling which models are healthy; SIGTERM
+must be obeyed within ten seconds; no broken manifest or plan may be believed, or raise anything but
+our own complaint. Any of these that fails ends the program with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import psutil
 import torch
 
+from bench.paired import AGAIN, BASE, NEW, judge, measure
+from vaekit import step
+from vaekit.block import BLOCK_STEPS, make_block
 from vaekit.config import SweepConfig
+from vaekit.engine import make_step
 from vaekit.interrupt import Interrupts
-from vaekit.journal import COST_SHARE, FOLDER, INTERVAL_SECONDS, Journal
+from vaekit.journal import COST_SHARE, FOLDER, INTERVAL_SECONDS, PLAN, Journal
 from vaekit.progress import Silent
 from vaekit.results import open_results
-from vaekit.stack import Stack
+from vaekit.stack import Stack, plan
+from vaekit.state import initial_state
 from vaekit.train import train
 
 CPU = torch.device("cpu")
 SLOPE_LIMIT = 1.0  # MB per 1,000 steps
 LEAVE_SECONDS = 10.0
+GUARD_SHARE = 0.01
 SMALL = {
     "mu": (0.0, 1.0, 3.0),
     "beta": (0.5, 8.0),
@@ -128,7 +138,7 @@ def checkpoint_cost(place: Path) -> str:
     """Time one checkpoint of a stack of the default network beside the time between two."""
     config = SweepConfig(mu=(0.0,), beta=tuple(range(1, 12)), steps=16, device="cpu")
     stack = Stack((0.0,), (0,), config.beta)
-    journal = Journal(place, config, {}, print, 0.0)
+    journal = Journal(place, config, print, 0.0)
     costs = []
     with journal.lock():
         keeper = journal.keeper(0, Interrupts())
@@ -167,11 +177,98 @@ def leaving(place: Path) -> str:
     return f"SIGTERM commits a checkpoint and leaves in {took:.1f} s (limit {LEAVE_SECONDS:.0f})"
 
 
+def guarding(rounds: int = 40) -> str:
+    """Time training steps with and without the look at which models are healthy, in turns."""
+    config = SweepConfig(mu=(0.0,), beta=tuple(range(1, 12)), steps=16, device="cpu")
+    stack = Stack((0.0,), (0,), config.beta)
+    labels = stack.labels(CPU)
+    block = make_block(config, labels, make_step(config, initial_state(config, labels.seeds), 1))
+    real, everyone = step.healthy, torch.ones(stack.models, dtype=torch.bool)
+
+    def timer(look: object) -> Callable[[], float]:
+        def seconds() -> float:
+            with mock.patch.object(step, "healthy", look), torch.no_grad():
+                begun = time.perf_counter()
+                block(range(1, 1 + BLOCK_STEPS))
+                return time.perf_counter() - begun
+
+        return seconds
+
+    without = timer(lambda *_: everyone)
+    found = judge(measure({BASE: without, AGAIN: without, NEW: timer(real)}, rounds))
+    low, high, cost = (
+        f"{100 * (ratio - 1):+.2f}" for ratio in (found.low, found.high, found.ratio)
+    )
+    if found.low > 1 + GUARD_SHARE:
+        raise TrialError(f"telling the healthy models takes {cost} % of a step")
+    return (
+        f"telling which of 11 default models are healthy takes {cost} % of a step (95 % interval "
+        f"{low} to {high}, noise {100 * found.noise:.2f}, limit {GUARD_SHARE:.0%})"
+    )
+
+
+def parsers(place: Path, files: int) -> str:
+    """Break a manifest and a plan in many ways; none may raise, or be taken for a whole one."""
+    config = SweepConfig(**SMALL, steps=8)
+    stacks = plan(config, 2)
+    said: list[str] = []
+    journal = Journal(place, config, said.append)
+    journal.directory.mkdir(parents=True)
+    journal.plan(lambda: stacks, 1)
+    journal.write("part", stacks[0], 8, {"weights": np.zeros(3)})
+    manifest, path = journal.directory / "part-000000000008.json", journal.directory / PLAN
+    whole = {file: file.read_bytes() for file in (manifest, path)}
+    rng = random.Random(0)
+    for number in range(files):
+        file = (manifest, path)[number % 2]
+        content = broken(rng, whole[file])
+        file.write_bytes(content)
+        said.clear()
+        if file == manifest:
+            believed = journal.read("part", stacks[0]) is not None
+            same = json_of(content) == json_of(whole[file])
+        else:
+            # What is made anew where a plan is not believed is none at all.
+            believed = journal.plan(lambda: stacks[:1], 1) == (stacks, 1)
+            same = believed
+        if believed == bool(said) or (believed and not same):
+            raise TrialError(f"{file.name} is believed: {content!r}")
+        file.write_bytes(whole[file])
+    return f"{files:,} broken manifests and plans: none raised, none was taken for a whole one"
+
+
+def broken(rng: random.Random, content: bytes) -> bytes:
+    """Change, drop, repeat or insert some bytes."""
+    made = bytearray(content)
+    for _ in range(rng.randint(1, 4)):
+        place, length = rng.randrange(len(made)), rng.randint(1, 12)
+        piece = bytes(made[place : place + length])
+        made[place : place + length] = rng.choice(
+            [
+                bytes(rng.choices(b'0123456789"{}[],:.-eNull', k=length)),
+                rng.randbytes(length),
+                piece + piece,
+                b"",
+            ]
+        )
+        made = made or bytearray(b"{")
+    return bytes(made)
+
+
+def json_of(content: bytes) -> object:
+    """Read JSON; what is none is only like itself."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return content
+
+
 def main() -> None:
     """Run every trial and print its figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--kills", type=int, default=25, help="SIGKILLs in all")
     parser.add_argument("--steps", type=int, default=10_000, help="steps of the long training")
+    parser.add_argument("--files", type=int, default=100_000, help="broken manifests and plans")
     options = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory() as folder:
@@ -179,6 +276,8 @@ def main() -> None:
         trials = [
             lambda: growth(options.steps),
             lambda: checkpoint_cost(place / "cost"),
+            guarding,
+            lambda: parsers(place / "parsers", options.files),
             lambda: leaving(place),
             lambda: kills(place, options.kills),
         ]

@@ -17,7 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--write-baseline",
         action="store_true",
-        help="compile: store what was measured as the new baseline, after reading the diff",
+        help="store what was measured as the new baseline (compile, determinism); read the diff",
     )
 
 

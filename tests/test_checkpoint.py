@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -47,7 +48,7 @@ def read(directory: Path, about: dict | None = None) -> tuple[int | None, list[s
     )
     if found is None:
         return None, complaints
-    step, held = found
+    step, held, _ = found
     expected = arrays(float(step))
     assert held.keys() == expected.keys()
     for name, array in expected.items():
@@ -61,6 +62,13 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert read(tmp_path / "absent") == (None, [])
     write(tmp_path, 8)
     assert read(tmp_path) == (8, [])
+
+
+def test_what_made_it_is_kept_with_it(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    found = checkpoint.read(tmp_path, "part", about=ABOUT, damaged=pytest.fail)
+    assert found is not None
+    assert found.versions == VERSIONS
 
 
 def test_the_two_newest_are_kept(tmp_path: Path) -> None:
@@ -116,6 +124,59 @@ def test_a_file_that_was_cut_short_is_named_and_passed_over(
     step, complaints = read(tmp_path)
     assert step == 8
     assert "part-000000000016" in complaints[0]
+
+
+def test_fifty_of_fifty_cuts_are_seen(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    rng = np.random.default_rng(0)
+    for number in range(50):
+        file = tmp_path / f"part-000000000016{('.safetensors', '.json')[number % 2]}"
+        content = file.read_bytes()
+        file.write_bytes(content[: int(rng.integers(len(content)))])
+        step, complaints = read(tmp_path)
+        assert step == 8, f"cut {number} was not seen"
+        assert len(complaints) == 1 and "part-000000000016" in complaints[0]
+        file.write_bytes(content)
+    assert read(tmp_path) == (16, [])
+
+
+def test_tensors_that_changed_places_are_seen(tmp_path: Path) -> None:
+    """The newest checkpoint with the tensors of the one before it, then with its manifest."""
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    old, new = (tmp_path / f"part-{step:012d}.safetensors" for step in (8, 16))
+    content = new.read_bytes()
+    new.write_bytes(old.read_bytes())
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert f"{new}: damaged: its checksum is not the manifest's" in complaint
+    new.write_bytes(content)
+    new.with_suffix(".json").write_bytes(old.with_suffix(".json").read_bytes())
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert "holds step 8" in complaint
+
+
+def test_tensors_that_do_not_fit_in_memory_are_refused_unread(tmp_path: Path) -> None:
+    """A file with a hole takes no room on the disk."""
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    file, size = tmp_path / "part-000000000016.safetensors", 2**42
+    os.truncate(file, size)
+    rewrite(file.with_suffix(".json"), {"size": size})
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert f"takes {size:,} bytes, and" in complaint
+
+
+def test_a_manifest_that_never_ends_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, 8)
+    write(tmp_path, 16)
+    os.truncate(tmp_path / "part-000000000016.json", 2**40)
+    step, (complaint,) = read(tmp_path)
+    assert step == 8
+    assert "cannot be read" in complaint and "more than 268,435,456 bytes" in complaint
 
 
 def rewrite(path: Path, changes: dict) -> None:
@@ -210,7 +271,7 @@ def test_no_manifest_raises_anything_but_a_complaint(
     rewrite(path, changes)
     step, complaints = read(directory)
     assert (step == 16) is (not complaints)
-    # The versions are a record: with a checksum that vouches for them, others are as good.
+    # With a checksum that vouches for them, other versions are for the reader to compare.
     changed = {key for key, value in changes.items() if before.get(key) != value}
     assert step is None or changed <= {"versions"}
 
@@ -280,9 +341,20 @@ def test_a_manifest_of_another_step_or_format_is_refused(tmp_path: Path) -> None
     write(tmp_path, 16)
     path = tmp_path / "part-000000000016.json"
     good = path.read_text()
-    for change in ({"step": 17}, {"format": 2}, {"size": -1}, {"more": 1}):
+    number = r"has format \d+; allowed: 2, that of this vaekit"
+    for change, problem in (
+        ({"step": 17}, "holds step 17"),
+        ({"format": 3}, number),
+        ({"format": 1, "more": 1}, number),
+        ({"format": 10**30}, "not a manifest"),
+        ({"format": "later"}, "not a manifest"),
+        ({"size": -1}, "not a manifest"),
+        ({"more": 1}, "not a manifest"),
+    ):
         path.write_text(good)
         rewrite(path, change)
-        assert read(tmp_path)[0] is None
+        step, (complaint,) = read(tmp_path)
+        assert step is None
+        assert re.search(problem, complaint), change
     error = CheckpointError(path, "is bad")
     assert str(error) == f"{path}: is bad"

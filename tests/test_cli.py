@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,13 @@ MISTAKES = [
     (["sweep", "--device", "cuda:99"], "device: got 'cuda:99'; allowed: what this machine has"),
     (["sweep", "--preset", "smoke", "--out", ""], "out: got ''; allowed: a directory"),
     (["sweep", "--preset", "smoke", "--address", "auto"], "address: got 'auto'; allowed: a Ray"),
+    *(
+        (
+            ["sweep", "--preset", "smoke", "--checkpoint-seconds", value],
+            f"checkpoint_seconds: got {shown}; allowed: a number of 0 or more",
+        )
+        for value, shown in (("x", "'x'"), ("", "''"), ("-1", "-1.0"), ("nan", "nan"))
+    ),
     (["predict", "--mu", "x"], "mu: got 'x'"),
     (["predict", "--tile", "0"], "tile: got '0'"),
     (["report"], "Missing argument 'RUN'"),
@@ -212,6 +220,36 @@ def test_a_mistake_in_use_is_2_and_one_line(
     assert output.err.count("\n") == 1
     assert message in output.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("below", "words"),
+    [
+        ("f", []),
+        *product(["f/g", "f/g/h", "link/g", "loop/g"], [[], ["--overwrite"]]),
+    ],
+    ids=str,
+)
+def test_a_run_directory_that_cannot_be_is_a_mistake(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    below: str,
+    words: list[str],
+) -> None:
+    """Below a file, a link to nothing or to itself; and in place of a file that is to stay."""
+    monkeypatch.chdir(tmp_path)
+    Path("f").write_text("mine")
+    Path("link").symlink_to("absent")
+    Path("loop").symlink_to("loop")
+    assert cli.run(["sweep", "--preset", "smoke", "--out", below, *words]) == 2
+    first = below.split("/")[0]
+    what = "is not" if below == "f" else f"lies below {first}, which is not"
+    assert (
+        f"vaekit: out: {below} {what} a directory; allowed: a new or em" in capsys.readouterr().err
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "link", "loop"]
+    assert Path("f").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -458,6 +496,15 @@ def test_report_needs_the_dataset_alone(
     printed = Path(capsys.readouterr().out.strip())
     assert printed == tmp_path / "report.html"
     assert printed.is_file()
+
+
+@pytest.mark.parametrize("out", ["f", "f/g"])
+def test_a_report_goes_into_a_directory(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str
+) -> None:
+    (tmp_path / "f").write_text("mine")
+    assert cli.run(["report", str(run[0]), "--out", str(tmp_path / out)]) == 2
+    assert f"vaekit: out: got '{tmp_path / out}'; allowed: a dir" in capsys.readouterr().err
 
 
 def test_report_of_two_runs_leaves_both_as_they_are(

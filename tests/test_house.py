@@ -33,7 +33,7 @@ LAYERS = (
     {"stack"},
     {"keeper"},
     {"evaluate", "figures", "journal", "train"},
-    {"report", "rundir", "shard"},
+    {"memory", "report", "rundir", "shard"},
     {"launch"},
     {"sweep"},
     {"study"},

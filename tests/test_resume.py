@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import platform
 import signal
 import subprocess
 import sys
@@ -198,7 +198,7 @@ def test_the_plan_of_a_run_outlives_a_change_of_memory(
         sweep.run_sweep(config(stack=0), out, progress=After(3, kill))
     before = json.loads((out / FOLDER / "plan.json").read_text())
     monkeypatch.setattr("vaekit.stack.CPU_STACK", 1)
-    journal = Journal(out, config(stack=0), {}, lambda _: None)
+    journal = Journal(out, config(stack=0), lambda _: None)
     with pytest.raises(Killed):
         sweep.run_sweep(config(stack=0), out, progress=After(3, kill))
     assert json.loads((journal.directory / "plan.json").read_text()) == before
@@ -217,8 +217,8 @@ def test_a_second_process_refuses_and_tears_nothing(
             refused.append(str(error))
 
     assert_same_bits(sweep.run_sweep(config(), out, progress=After(4, second)), whole[1])
-    allowed = "to wait until it is done, or another directory"
-    assert refused == [f"out: another process works in {out}; allowed: {allowed}"]
+    (message,) = refused
+    assert message.startswith(f"out: process {os.getpid()} on {platform.node()} works in {out}; ")
 
 
 def test_overwriting_goes_on_where_it_was_too(tmp_path: Path) -> None:
@@ -406,6 +406,41 @@ def test_a_process_that_was_killed_leaves_a_run_that_goes_on(
     assert_same_bits(sweep.run_sweep(config(), out), whole[1])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows stops no process")
+def test_of_two_processes_the_second_names_the_first_which_ends_in_the_right_bits(
+    whole: tuple[Path, xr.Dataset], tmp_path: Path
+) -> None:
+    """The first is held still, wherever it is, until the second has been and gone."""
+    out = tmp_path / "run"
+    with start(out, config()) as first:
+        try:
+            wait_for(lambda: bool(list((out / FOLDER).glob("shard-*.json"))), first)
+            first.send_signal(signal.SIGSTOP)
+            before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+            with start(out, config()) as second:
+                said = second.stderr.read()
+            after = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+            first.send_signal(signal.SIGCONT)
+            first.stderr.read()
+            first.wait(timeout=60)
+        finally:
+            first.kill()
+    assert second.returncode == 1
+    assert said == (
+        f"vaekit: the run failed: out: process {first.pid} on {platform.node()} works in {out}; "
+        "allowed: to wait until it is done, or another directory\n"
+    )
+    assert after == before
+    assert first.returncode == 0
+    assert_same_bits(open_results(out), whole[1])
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.toml",
+        "figures",
+        "report.html",
+        "results.nc",
+    ]
+
+
 @pytest.mark.parametrize("name", ["slurm", "", "LOCAL"])
 def test_a_launcher_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=f"launcher: got {name!r}; allowed: local, ray"):
@@ -446,15 +481,53 @@ def test_ray_with_two_workers_one_of_them_killed_gives_the_local_result(
     assert_same_bits(found, whole[1])
 
 
-def test_a_directory_that_cannot_be_written_gives_a_message(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
+# A first run imports all that a second one does, which may not be nobody's to read.
+AS_NOBODY = f"""
+import contextlib, io, os, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "kernels")!r}]
+from vaekit import cli, sweep
+sweep.write_report = lambda *_: None
+with contextlib.redirect_stderr(io.StringIO()):
+    assert cli.run([*sys.argv[1:-1], "first"]) == 0
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+sys.exit(cli.run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
+def test_a_directory_that_cannot_be_written_gives_a_message_and_loses_nothing(
+    whole: tuple[Path, xr.Dataset], tmp_path: Path, begun: bool
+) -> None:
+    """As nobody where root runs the tests, since root may write everywhere."""
+    # The child stands in it and takes paths from there, so the directories above do not matter.
+    tmp_path.chmod(0o755)
     locked = tmp_path / "locked"
     locked.mkdir()
-    locked.chmod(0o500)
-    try:
-        with pytest.raises(PermissionError):
-            sweep.run_sweep(config(), locked / "run")
-    finally:
-        locked.chmod(0o700)
-        shutil.rmtree(locked)
+    if begun:
+        with pytest.raises(Killed):
+            sweep.run_sweep(config(), locked, progress=After(10, kill), checkpoint_seconds=0.0)
+    (tmp_path / "run.toml").write_text(config().to_toml())
+    before = {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()}
+    paths = [locked, *locked.rglob("*")]
+    for path in paths:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    out = "locked" if begun else "locked/run"
+    words = ["sweep", "--config", "run.toml", "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-c", AS_NOBODY, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for path in paths:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("vaekit: the run failed: [Errno 13] Permission denied: ")
+    assert done.stderr.count("\n") == 1 and "locked" in done.stderr
+    assert {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()} == before
+    assert_same_bits(sweep.run_sweep(config(), tmp_path / out), whole[1])

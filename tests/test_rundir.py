@@ -150,7 +150,7 @@ def test_an_overwrite_that_was_killed_while_it_took_its_place_loses_no_run(
 
 def test_who_does_not_hold_the_lock_deletes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    journal = Journal(out, config(), {}, lambda _: None)
+    journal = Journal(out, config(), lambda _: None)
     with journal.lock():
         (out / LEFT).touch()
         with pytest.raises(BusyError):

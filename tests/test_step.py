@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from torch import Tensor
@@ -109,25 +107,6 @@ def test_models_permute() -> None:
         torch.testing.assert_close(
             forward.go(t).view(2, 3), backward.go(t).view(2, 3).flip(1), rtol=1e-6, atol=0.0
         )
-
-
-@pytest.mark.parametrize(
-    ("when", "poison"),
-    [(1, math.nan), (60, math.nan), (199, math.nan), (60, math.inf), (60, 1e30)],
-)
-@pytest.mark.parametrize("victim", [0, 2, 5])
-def test_a_poisoned_model_leaves_its_siblings_bits(victim: int, when: int, poison: float) -> None:
-    """First, middle and last model; early, in the middle and at the end of two hundred steps."""
-    clean, poisoned = Run(config(), "torch"), Run(config(), "torch")
-    for t in range(1, 201):
-        if t == when:
-            poisoned.vae.layers[1][0][victim, 0, 0] = poison
-        clean.go(t), poisoned.go(t)
-    if not math.isfinite(poison):
-        assert poisoned.state.stopped.tolist() == [when * (i == victim) for i in range(6)]
-    for index in set(range(6)) - {victim}:
-        assert torch.equal(clean.vae.slot(index).flat, poisoned.vae.slot(index).flat)
-    assert not torch.equal(clean.vae.slot(victim).flat, poisoned.vae.slot(victim).flat)
 
 
 def test_beta_reaches_its_own_model_only() -> None:

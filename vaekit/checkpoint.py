@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from vaekit.files import write_whole
+from vaekit.files import check_fits, read_small, write_whole
 
+# 2: the versions also name the device, its threads and its library of products.
+FORMAT = 2
 KEPT = 2
 Array = npt.NDArray[Any]
 _SUFFIX = ".json"
@@ -53,13 +55,13 @@ class Manifest(BaseModel):
         format: of this manifest; another one is refused.
         step: how far the work had come.
         about: what the tensors belong to; a reader compares it with its own.
-        versions: of the software that wrote them, for the record.
+        versions: of what made the tensors: software, device, threads.
         size, sha256: of the other file.
         tensors: shape and dtype of each.
     """
 
     model_config = ConfigDict(extra="forbid")
-    format: Literal[1]
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
     step: _Size
     about: dict[_Name, Any]
     versions: dict[_Name, _Name]
@@ -70,6 +72,14 @@ class Manifest(BaseModel):
     def checksum(self) -> str:
         """SHA-256 of the manifest itself."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class Checkpoint(NamedTuple):
+    """What was read: how far the work had come, its tensors, and what made them."""
+
+    step: int
+    arrays: dict[str, Array]
+    versions: dict[str, str]
 
 
 class _Signed(BaseModel):
@@ -97,14 +107,14 @@ def write(
         step: grows from one to the next.
         arrays: numbers and truth values of any shape.
         about: what they belong to, as JSON has it; `read` asks for the same.
-        versions: of the software, for the record.
+        versions: of what makes them: software, device, threads.
 
     Raises:
         OSError: it cannot be written; the earlier checkpoints are still there.
     """
     content = save({key: np.asarray(array, order="C") for key, array in arrays.items()})
     manifest = Manifest(
-        format=1,
+        format=FORMAT,
         step=step,
         about=dict(about),
         versions=dict(versions),
@@ -129,7 +139,7 @@ def read(
     *,
     about: Mapping[str, Any],
     damaged: Callable[[CheckpointError], None],
-) -> tuple[int, dict[str, Array]] | None:
+) -> Checkpoint | None:
     """Read the newest checkpoint that is whole.
 
     Args:
@@ -139,7 +149,7 @@ def read(
         damaged: is told of each one that is passed over.
 
     Returns:
-        The step and the arrays, or None where there is no checkpoint that is whole.
+        The checkpoint, or None where there is none that is whole.
     """
     for path in _newest_first(directory, name):
         try:
@@ -166,16 +176,14 @@ def _remove(manifest: Path) -> None:
     manifest.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def _read_one(path: Path, about: Mapping[str, Any]) -> tuple[int, dict[str, Array]]:
+def _read_one(path: Path, about: Mapping[str, Any]) -> Checkpoint:
     """Read one checkpoint; raise a CheckpointError unless every byte is accounted for."""
     try:
-        signed = _Signed.model_validate_json(path.read_bytes())
+        signed = _Signed.model_validate_json(read_small(path))
     except OSError as error:
         raise CheckpointError(path, f"cannot be read ({error})") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "file"
-        raise CheckpointError(path, f"not a manifest ({where}: {first['msg']})") from None
+        raise CheckpointError(path, _problem(error)) from None
     manifest = signed.manifest
     if signed.sha256 != manifest.checksum():
         raise CheckpointError(path, "damaged: its checksum is not its own")
@@ -189,6 +197,7 @@ def _read_one(path: Path, about: Mapping[str, Any]) -> tuple[int, dict[str, Arra
         size = file.stat().st_size
         if size != manifest.size:
             raise CheckpointError(file, f"has {size} bytes; allowed: {manifest.size}")
+        check_fits(file, size)
         content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(file, f"cannot be read ({error})") from None
@@ -204,4 +213,16 @@ def _read_one(path: Path, about: Mapping[str, Any]) -> tuple[int, dict[str, Arra
     }
     if found != manifest.tensors:
         raise CheckpointError(file, "holds other tensors than the manifest says")
-    return manifest.step, arrays
+    return Checkpoint(manifest.step, arrays, manifest.versions)
+
+
+def _problem(error: ValidationError) -> str:
+    """Say what is wrong with a manifest; another format explains whatever else is."""
+    found = error.errors()
+    for one in found:
+        given = one["input"]
+        known = one["loc"] == ("manifest", "format") and isinstance(given, int)
+        if known and 0 <= given < 2**31:
+            return f"has format {given}; allowed: {FORMAT}, that of this vaekit"
+    where = ".".join(map(str, found[0]["loc"])) or "file"
+    return f"not a manifest ({where}: {found[0]['msg']})"

@@ -92,8 +92,7 @@ def cli() -> None:
 @click.option(
     "--checkpoint-seconds",
     metavar="NUMBER",
-    type=float,
-    default=60.0,
+    default="60",
     help="Time between two checkpoints of a training.  [default: 60]",
 )
 @click.option(
@@ -112,7 +111,7 @@ def sweep(
     out: str | None,
     overwrite: bool,
     on_diverge: OnDiverge,
-    checkpoint_seconds: float,
+    checkpoint_seconds: str,
     launcher: Launcher,
     address: str | None,
     **fields: str | None,
@@ -130,6 +129,7 @@ def sweep(
         raise ConfigError("out", out, "a directory")
     if address is not None and launcher == "local":
         raise ConfigError("address", address, "a Ray cluster's, with --launcher ray")
+    seconds = _seconds(checkpoint_seconds)
     changes = _given(fields)
     reason = ""
     if file is not None:
@@ -158,7 +158,7 @@ def sweep(
                 launcher=launcher,
                 address=address,
                 on_diverge=on_diverge,
-                checkpoint_seconds=checkpoint_seconds,
+                checkpoint_seconds=seconds,
             )
         except Interrupted:
             again = ["vaekit", *arguments, *([] if out else ["--out", str(directory)])]
@@ -168,6 +168,13 @@ def sweep(
     counts = ", ".join(f"{status.count(kind)} {kind}" for kind in sorted(set(status)))
     click.echo(f"{len(status)} models: {counts}", err=True)
     click.echo(directory / "report.html")
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError("checkpoint_seconds", text, "a number of 0 or more") from None
 
 
 def _default_preset(changes: dict[str, Any]) -> tuple[str, str]:
@@ -196,8 +203,8 @@ def report(run: str, other: str | None, out: str | None) -> None:
     from vaekit.results import ResultsError, open_results
 
     try:
-        dataset = open_results(run)
-        second = open_results(other) if other is not None else None
+        dataset = open_results(run, _complain)
+        second = open_results(other, _complain) if other is not None else None
     except ResultsError as mistake:
         raise click.UsageError(str(mistake)) from mistake
     directory = _run_directory(run)
@@ -205,7 +212,10 @@ def report(run: str, other: str | None, out: str | None) -> None:
         directory = Path(out)
     elif other is not None:
         directory = directory.with_name(f"{directory.name}-and-{_run_directory(other).name}")
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ConfigError("out", str(directory), "a directory, below directories") from None
     click.echo(write_report(dataset, directory, other=second))
 
 
@@ -361,7 +371,7 @@ def run(arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _complain(message: str, code: int) -> int:
+def _complain(message: str, code: int = 0) -> int:
     click.echo(f"vaekit: {' '.join(message.split())}", err=True)
     return code
 

@@ -6,6 +6,7 @@ name in one atomic rename; the directory is then flushed so that the name surviv
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -13,6 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
+# More than anything has that is read whole before it is checked.
+SMALL_BYTES = 2**28
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
 
@@ -33,6 +38,32 @@ def write_whole(path: Path | str, content: bytes | str) -> None:
     """
     with whole_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def read_small(path: Path, limit: int = SMALL_BYTES) -> bytes:
+    """Read a file of no more than so many bytes; another may be enormous, or never end.
+
+    Raises:
+        OSError: it cannot be read, is larger, or is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    with path.open("rb") as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
+    return content
+
+
+def check_fits(path: Path, size: int) -> None:
+    """Refuse a file whose content would not fit in the memory that is free.
+
+    Raises:
+        OSError: so many bytes are not free.
+    """
+    free = int(psutil.virtual_memory().available)
+    if size > free:
+        raise OSError(errno.ENOMEM, f"takes {size:,} bytes, and {free:,} are free", str(path))
 
 
 @contextmanager

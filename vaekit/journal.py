@@ -1,43 +1,54 @@
 """What an unfinished run has done so far: `progress/` in its directory.
 
     lock                     held by the process that works here
-    plan.json                the shards, as they were cut when the run began
+    holder                   names that process
+    plan.json                threads and shards, as they were chosen when the run began
     training-<shard>-<step>  checkpoints of a shard in training (see `checkpoint`)
     shard-<shard>-<step>     what was measured of a shard that is done
 
 The noise is a function of its labels, so a shard that is taken up at a checkpoint ends in the same
-bits as one that was never stopped.
+bits as one that was never stopped, on the same machine with the same software; where those differ,
+the run says so.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from vaekit import checkpoint
 from vaekit.checkpoint import Array, CheckpointError
 from vaekit.config import SweepConfig
 from vaekit.errors import BusyError
-from vaekit.files import write_whole
+from vaekit.files import read_small, write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.keeper import Keeper
+from vaekit.machine import provenance, resolve_device
 from vaekit.results import STATUSES
 from vaekit.stack import Stack
 
 FOLDER = "progress"
 PLAN = "plan.json"
+HOLDER = "holder"
 # A checkpoint a minute, or less often where writing one takes more than a second or so: at most
 # about 2 % of the time goes into it.
 INTERVAL_SECONDS = 60.0
 COST_SHARE = 0.02
+# What may change the bits of a training; the rest of a manifest's versions is for the record.
+DECIDING = ("vaekit", "torch", "triton", "numpy", "device", "threads", "products")
 
 
 class _Shard(BaseModel):
@@ -49,7 +60,17 @@ class _Shard(BaseModel):
 
 class _Plan(BaseModel):
     model_config = ConfigDict(extra="forbid")
+    threads: Annotated[int, Field(ge=1, le=2**16)]
     shards: Annotated[list[_Shard], Field(min_length=1)]
+
+    def checksum(self) -> str:
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class _SignedPlan(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    plan: _Plan
+    sha256: str
 
 
 class DiskKeeper(Keeper):
@@ -100,15 +121,19 @@ class Journal:
         self,
         out: Path,
         config: SweepConfig,
-        versions: Mapping[str, str],
         note: Callable[[str], None],
         interval: float = INTERVAL_SECONDS,
     ) -> None:
         self.directory = out / FOLDER
         self.config = config
-        self.versions = versions
         self.note = note
         self.interval = interval
+        self.noticed: set[str] = set()
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """What makes the results of this process, from the first time that it is asked for."""
+        return provenance(resolve_device(self.config.device))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -123,35 +148,55 @@ class Journal:
             lock.acquire()
         except Timeout:
             raise BusyError(
-                f"out: another process works in {self.directory.parent}; allowed: to wait until it "
-                "is done, or another directory"
+                f"out: {self._holder()} works in {self.directory.parent}; allowed: to wait until "
+                "it is done, or another directory"
             ) from None
         try:
+            name = f"process {os.getpid()} on {platform.node()}"
+            write_whole(self.directory / HOLDER, name)
             yield
         finally:
             lock.release()
 
-    def plan(self, make: Callable[[], list[Stack]]) -> list[Stack]:
-        """Return the run's shards: as they were cut when it began, or else cut now and kept.
+    def _holder(self) -> str:
+        try:
+            # Of the process that held the lock before, for the moment until the next has written.
+            return read_small(self.directory / HOLDER, 200).decode()
+        except (OSError, UnicodeDecodeError):
+            return "another process"
+
+    def plan(self, make: Callable[[], list[Stack]], threads: int) -> tuple[list[Stack], int]:
+        """Return the run's shards and threads: as when it began, or else chosen now and kept.
 
         A plan rests on the memory that is free, and which models share a stack shows in the last
-        bit, so a run that goes on keeps the plan that it had.
+        bit, as the number of threads does; so a run that goes on keeps the plan that it had.
+
+        Args:
+            make: cuts the sweep into shards.
+            threads: that a run which begins now uses.
         """
         path = self.directory / PLAN
         if path.exists():
             try:
-                found = _Plan.model_validate_json(path.read_bytes())
-            except (OSError, ValidationError):
-                self.note(f"{path}: damaged, so the run is planned anew")
-            else:
+                signed = _SignedPlan.model_validate_json(read_small(path))
+                found = signed.plan
                 stacks = [Stack(shard.mu, shard.seeds, shard.beta) for shard in found.shards]
-                if _cells(stacks) == self._wanted():
-                    return stacks
-                self.note(f"{path}: holds other models, so the run is planned anew")
+                cells = sorted(cell for stack in stacks for cell in stack.cells())
+            # Of pydantic's, or of a shard whose streams lack a mu or a seed.
+            except (OSError, ValueError):
+                self.note(f"{path}: damaged or of another version, so the run is planned anew")
+            else:
+                if signed.sha256 == found.checksum() and cells == self._wanted():
+                    if found.threads != threads:
+                        self.note(f"threads: {found.threads}, as the run began, and not {threads}")
+                    return stacks, found.threads
+                self.note(f"{path}: damaged or of other models, so the run is planned anew")
         stacks = make()
         shards = [_Shard(mu=s.mu, seeds=s.seeds, beta=s.beta) for s in stacks]
-        write_whole(path, _Plan(shards=shards).model_dump_json(indent=1))
-        return stacks
+        made = _Plan(threads=threads, shards=shards)
+        signed = _SignedPlan(plan=made, sha256=made.checksum())
+        write_whole(path, signed.model_dump_json(indent=1))
+        return stacks, threads
 
     def keeper(self, index: int, interrupts: Interrupts) -> DiskKeeper:
         """Keep checkpoints of a shard's training."""
@@ -187,7 +232,26 @@ class Journal:
         def damaged(error: CheckpointError) -> None:
             self.note(f"{error}; the one before it is used, or the shard begins anew")
 
-        return checkpoint.read(self.directory, name, about=self._about(stack), damaged=damaged)
+        found = checkpoint.read(self.directory, name, about=self._about(stack), damaged=damaged)
+        if found is None:
+            return None
+        self._notice(found.versions)
+        return found.step, found.arrays
+
+    def _notice(self, there: Mapping[str, str]) -> None:
+        """Say, once, where what made a checkpoint is not what goes on with it."""
+        here = self.versions
+        others = ", ".join(
+            f"{name} {there.get(name, 'unknown')} (here {here[name]})"
+            for name in DECIDING
+            if there.get(name) != here[name]
+        )
+        if others and others not in self.noticed:
+            self.noticed.add(others)
+            self.note(
+                f"a part of this run was made with {others}: its bits may differ from those of a "
+                "run that was never stopped"
+            )
 
     def write(self, name: str, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:
         """Commit a checkpoint of a name."""
@@ -203,15 +267,6 @@ class Journal:
             "beta": list(stack.beta),
         }
 
-    def _wanted(self) -> set[tuple[float, int, float]]:
+    def _wanted(self) -> list[tuple[float, int, float]]:
         config = self.config
-        return {(mu, s, b) for mu in config.mu for s in config.seed_values for b in config.beta}
-
-
-def _cells(stacks: list[Stack]) -> set[tuple[float, int, float]]:
-    return {
-        (mu, seed, beta)
-        for stack in stacks
-        for mu, seed in zip(stack.mu, stack.seeds, strict=False)
-        for beta in stack.beta
-    }
+        return sorted(product(config.mu, config.seed_values, config.beta))

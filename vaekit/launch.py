@@ -19,7 +19,7 @@ from vaekit.evaluate import Arrays
 from vaekit.interrupt import Interrupts, handlers_kept
 from vaekit.journal import FOLDER, Journal
 from vaekit.keeper import Keeper
-from vaekit.machine import resolve_device, threads, versions
+from vaekit.machine import resolve_device, threads
 from vaekit.progress import Progress, Silent
 from vaekit.shard import run_shard
 from vaekit.stack import Stack
@@ -121,7 +121,9 @@ def on_ray(
             interrupts.leave_if_asked()
             for reference in ready:
                 with interrupts.defer():
-                    measured = ray.get(reference)
+                    measured, said = ray.get(reference)
+                for text in said:
+                    progress.note(text)
                 index, stack = pending.pop(reference)
                 yield index, measured
                 progress.advance(stack.models * work.config.steps)
@@ -132,20 +134,30 @@ def on_ray(
             ray.shutdown()
 
 
-def _remote(work: Work, index: int, stack: Stack) -> Arrays:
-    """Run one shard in a worker."""
-    keeper = Keeper()
-    if (work.out / FOLDER).is_dir():
-        journal = Journal(
-            work.out, work.config, versions(), lambda _: None, work.checkpoint_seconds
-        )
-        keeper = journal.keeper(index, keeper.interrupts)
+class _Notes(Silent):
+    """Keeps what a worker says for the process that it works for."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        """See `Progress`."""
+        self.said.append(text)
+
+
+def _remote(work: Work, index: int, stack: Stack) -> tuple[Arrays, list[str]]:
+    """Run one shard in a worker; return its measures and what there was to say."""
     torch.set_num_threads(work.threads)
-    return run_shard(
+    notes, keeper = _Notes(), Keeper()
+    if (work.out / FOLDER).is_dir():
+        journal = Journal(work.out, work.config, notes.note, work.checkpoint_seconds)
+        keeper = journal.keeper(index, keeper.interrupts)
+    measured = run_shard(
         work.config,
         stack,
         resolve_device(work.config.device),
-        Silent(),
+        notes,
         keeper,
         fail_on_divergence=work.fail_on_divergence,
     )
+    return measured, notes.said

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from vaekit.config import ConfigError
+from vaekit.products import product_library
 
 PACKAGES = ("vaekit", "torch", "triton", "numpy", "xarray", "h5netcdf", "matplotlib")
 
@@ -57,7 +58,7 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def device_name(device: torch.device) -> str:
+def device_model(device: torch.device) -> str:
     """Name the device's model, as its maker does."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
@@ -65,12 +66,28 @@ def device_name(device: torch.device) -> str:
     if cpuinfo.exists():
         for line in cpuinfo.read_text().splitlines():
             if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()} ({torch.get_num_threads()} threads)"
+                return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
+def device_name(device: torch.device) -> str:
+    """Name the device's model and, of a CPU, the threads that torch uses now."""
+    threads = f" ({torch.get_num_threads()} threads)" if device.type == "cpu" else ""
+    return f"{device_model(device)}{threads}"
+
+
+def provenance(device: torch.device) -> dict[str, str]:
+    """Say what makes a result: versions, device, threads that torch uses now, products' library."""
+    return {
+        **versions(),
+        "device": device_model(device),
+        "threads": str(torch.get_num_threads()),
+        "products": product_library(device),
+    }
+
+
 def versions() -> dict[str, str]:
-    """Versions of everything that decides a result's bits; "absent" where not installed."""
+    """Versions of the software that makes a run's files; "absent" where not installed."""
     found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
     for package in PACKAGES:
         try:

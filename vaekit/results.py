@@ -7,8 +7,10 @@ where the configuration asks for it, or is newer than the file.
 
 from __future__ import annotations
 
+import reprlib
 import tomllib
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import xarray as xr
 
 from vaekit.config import SweepConfig
 from vaekit.digest import digest
-from vaekit.files import whole_file
+from vaekit.files import check_fits, whole_file
 
 FILE_NAME = "results.nc"
 DIRECTIONS = ("truth_to_code", "code_to_truth")
@@ -29,8 +31,12 @@ ATTRIBUTES = ("config", "versions", "device", "created", "command", "seconds", "
 # Images are stored in a byte: 252 steps over the range kept, and one value for "not a number".
 IMAGE_STEPS = 252
 NOT_A_NUMBER = 255
-# The attribute that the file alone has: the digest of all else.
+PICTURES_AT_ONCE = 1024
+# Attributes that the file alone has: the digest of all else, and the number of the format. Files
+# from before formats were numbered have no number, and the first of them no digest.
 DIGEST = "sha256"
+FORMAT = "format"
+FORMAT_NUMBER = 1
 
 
 class ResultsError(ValueError):
@@ -279,60 +285,90 @@ def save(dataset: xr.Dataset, path: Path | str) -> None:
         if variable.image:
             storage |= dataset[name].encoding
         encoding[name] = storage
-    signed = dataset.assign_attrs({DIGEST: digest(dataset)})
+    signed = dataset.assign_attrs({DIGEST: digest(dataset), FORMAT: FORMAT_NUMBER})
     with whole_file(path) as temporary:
         signed.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
 
 
-def open_results(path: Path | str) -> xr.Dataset:
+def open_results(path: Path | str, notice: Callable[[str], object] = warnings.warn) -> xr.Dataset:
     """Read a sweep's dataset, all of it, and check it against the schema.
 
     Args:
         path: a run directory, or the file in it.
+        notice: is told where a file is from before there was a checksum, which is read unchecked.
 
     Returns:
         The dataset, in memory; the file is closed.
 
     Raises:
-        ResultsError: there is no such file, it is damaged, or it is not a sweep's dataset; the
-            message names the file and the variable.
+        ResultsError: there is no such file, it is damaged, of another format, does not fit in
+            memory, or is not a sweep's dataset; the message names the file and the variable.
     """
     path = Path(path)
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise ResultsError(file, "there is no such file")
+    variables, attrs = _load(file)
+    number, written = (attrs.pop(name, None) for name in (FORMAT, DIGEST))
+    if number is not None and not np.array_equal(number, FORMAT_NUMBER):
+        problem = f"is {reprlib.repr(number)}; allowed: {FORMAT_NUMBER}, that of this vaekit"
+        raise ResultsError(file, problem, FORMAT)
+    try:
+        dataset = _by_schema(variables, attrs, file)
+    except ResultsError as error:
+        if number is not None:
+            raise
+        why = "the file has no format number: it is of an older vaekit, or not a sweep's"
+        raise ResultsError(file, f"{error.problem} ({why})", error.variable) from None
+    if written is None and number is None:
+        notice(f"{file}: is from before datasets had a checksum, so damage may go unseen")
+    elif not np.array_equal(written or "", digest(dataset)):
+        raise ResultsError(file, "damaged: its checksum is another", DIGEST)
+    return dataset
+
+
+def _load(file: Path) -> tuple[dict[str, xr.Variable], dict[str, Any]]:
+    """Read the variables and attributes of a netCDF file, whatever it is."""
     # A damaged file makes HDF5 and the layers on it raise almost anything.
     failures = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError)
     try:
         opened = xr.open_dataset(file, engine="h5netcdf")
-    except failures as error:
+    except (*failures, MemoryError) as error:
         raise ResultsError(file, f"not a readable netCDF file ({error})") from error
     with opened:
+        try:
+            check_fits(file, sum(found.nbytes for found in opened.variables.values()))
+        except OSError as error:
+            raise ResultsError(file, f"cannot be read ({error.strerror})") from None
         loaded = {}
-        for name in opened.variables:
+        for name, found in opened.variables.items():
             try:
-                loaded[name] = opened[name].variable.load()
+                loaded[str(name)] = found.load()
             except (*failures, MemoryError) as error:
                 raise ResultsError(file, f"damaged ({error})", str(name)) from error
-        dataset = xr.Dataset(attrs=opened.attrs)
-        for name, variable in _present(loaded).items():
-            if name not in loaded:
-                raise ResultsError(file, "missing", name)
-            found = loaded[name]
-            if found.dims != variable.dims:
-                raise ResultsError(file, _shape_problem(variable, found.dims), name)
-            if not _same_kind(found.dtype, variable.dtype):
-                problem = f"holds {found.dtype}; allowed: {variable.dtype}"
-                raise ResultsError(file, problem, name)
-            dataset[name] = found.astype(variable.dtype, keep_attrs=True)
-            if variable.image:
-                kept = ("dtype", "scale_factor", "add_offset", "_FillValue")
-                dataset[name].encoding = {key: found.encoding.get(key) for key in kept}
-    # Files written before there was a digest have none.
-    written = dataset.attrs.pop(DIGEST, None)
+        return loaded, dict(opened.attrs)
+
+
+def _by_schema(found: dict[str, xr.Variable], attrs: dict[str, Any], file: Path) -> xr.Dataset:
+    """Check what was read against the schema, and give every variable the schema's type."""
+    typed = {}
+    for name, variable in _present(found).items():
+        if name not in found:
+            raise ResultsError(file, "missing", name)
+        values = found[name]
+        if values.dims != variable.dims:
+            raise ResultsError(file, _shape_problem(variable, values.dims), name)
+        if not _same_kind(values.dtype, variable.dtype):
+            raise ResultsError(file, f"holds {values.dtype}; allowed: {variable.dtype}", name)
+        typed[name] = values.astype(variable.dtype, keep_attrs=True)
+        if variable.image:
+            kept = ("dtype", "scale_factor", "add_offset", "_FillValue")
+            typed[name].encoding = {key: values.encoding.get(key) for key in kept}
+    try:
+        dataset = xr.Dataset(typed, attrs=attrs)
+    except ValueError as error:  # axes of one name and two lengths
+        raise ResultsError(file, f"damaged ({error})") from None
     _validate(dataset, file)
-    if written is not None and written != digest(dataset):
-        raise ResultsError(file, "damaged: its checksum is another", DIGEST)
     return dataset
 
 
@@ -400,5 +436,11 @@ def _image_encoding(low: float, high: float) -> dict[str, Any]:
 def _as_stored(array: np.ndarray, low: float, high: float) -> np.ndarray:
     """Round images to the values that a byte keeps, in the arithmetic of the reader."""
     scale = (high - low) / IMAGE_STEPS
-    code = np.round((np.clip(array.astype("float64"), low, high) - low) / scale)
-    return (code * scale + low).astype("float32")
+    stored = np.empty(array.shape, dtype="float32")
+    # A few pictures at a time: float64 copies of all would take more than the dataset.
+    pictures, rounded = (part.reshape(-1, *array.shape[-2:]) for part in (array, stored))
+    for first in range(0, len(pictures), PICTURES_AT_ONCE):
+        some = slice(first, first + PICTURES_AT_ONCE)
+        code = np.round((np.clip(pictures[some].astype("float64"), low, high) - low) / scale)
+        rounded[some] = code * scale + low
+    return stored

@@ -21,17 +21,21 @@ class Found:
     """What was found in a run directory.
 
     Attributes:
-        state: "unfinished" and "finished" are runs of the configuration that was asked about.
+        state: "unfinished" and "finished" are runs of the configuration that was asked about, and
+            "nowhere" is where no directory can be.
         problem: what stands against a run here, in words; "" if nothing does.
     """
 
-    state: Literal["new", "unfinished", "finished", "other"]
+    state: Literal["new", "unfinished", "finished", "other", "nowhere"]
     problem: str = ""
 
 
 def inspect(out: Path, config: SweepConfig) -> Found:
     """Look at a directory that a run of a configuration is to go into; change nothing."""
     if not out.exists() and not out.is_symlink():
+        above = next(path for path in out.parents if path.exists() or path.is_symlink())
+        if not above.is_dir():
+            return Found("nowhere", f"lies below {above}, which is not a directory")
         return Found("new")
     # A link to nothing, or to itself, is none either.
     if not out.is_dir():

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from vaekit import results, theory
-from vaekit.config import ConfigError, SweepConfig
+from vaekit.config import FILE_BYTES, ConfigError, SweepConfig
 from vaekit.engine import engine_name
 from vaekit.evaluate import (
     Arrays,
@@ -29,6 +29,7 @@ from vaekit.interrupt import Interrupts
 from vaekit.journal import INTERVAL_SECONDS, Journal
 from vaekit.launch import Launcher, Work, check_launcher, local, on_ray
 from vaekit.machine import device_name, resolve_device, threads, versions
+from vaekit.memory import check_memory
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
@@ -78,24 +79,34 @@ def run_sweep(
         The dataset, as `open_results(out)` would read it.
 
     Raises:
-        ConfigError: the device, engine or launcher asked for cannot run here, or a model does not
-            fit in memory.
+        ConfigError: the device, engine or launcher asked for cannot run here, or a model, its
+            measures or the dataset do not fit in memory.
         FileExistsError: `out` holds something else, or a run of another configuration.
         BusyError: another process works in `out`.
         DivergedError: a model diverged and `on_diverge` is "fail".
         Interrupted: the process was asked to leave; what was done is kept.
     """
     device = resolve_device(config.device)
-    engine_name(config, device)  # these three before anything is written
+    engine_name(config, device)  # all of these before anything is written
     check_launcher(launcher)
-    size = stack_size(config, device)
+    size = check_memory(config, device, stack_size(config, device))
     if on_diverge not in get_args(OnDiverge):
         raise ConfigError("on_diverge", on_diverge, ", ".join(get_args(OnDiverge)))
     if not checkpoint_seconds >= 0:
         raise ConfigError("checkpoint_seconds", checkpoint_seconds, "a number of 0 or more")
+    text = config.to_toml()
+    if len(text) > FILE_BYTES:
+        field = max(("mu", "beta"), key=lambda name: len(getattr(config, name)))
+        fits = f"what {CONFIG} holds in {FILE_BYTES:,} bytes; these take {len(text):,}"
+        raise ConfigError(field, getattr(config, field), fits)
     out, progress = Path(out), progress or Silent()
     restore(out)
     found = inspect(out, config)
+    if found.state == "nowhere" or (found.problem and not overwrite):
+        way_out = ", or overwrite" if found.state == "other" else ""
+        raise FileExistsError(
+            f"out: {out} {found.problem}; allowed: a new or empty directory{way_out}"
+        )
     if overwrite:
         # An earlier run is replaced by a finished one only, so nothing is lost before.
         work = out if found.state in {"new", "unfinished"} else out.with_name(f".{out.name}.new")
@@ -103,23 +114,21 @@ def run_sweep(
             shutil.rmtree(work)
     elif found.state == "finished":
         progress.note(f"{out} holds this run, finished: there is nothing to do")
-        return results.open_results(out)
-    elif found.problem:
-        raise FileExistsError(
-            f"out: {out} {found.problem}; allowed: a new or empty directory, or overwrite"
-        )
+        return results.open_results(out, progress.note)
     else:
         work = out
 
-    journal = Journal(work, config, versions(), progress.note, checkpoint_seconds)
+    journal = Journal(work, config, progress.note, checkpoint_seconds)
     with journal.lock():
         sweep_up(work)
         # Another process may have finished it since, or been killed before it took its place.
         if inspect(work, config).state == "finished":
-            dataset = results.open_results(work)
+            dataset = results.open_results(work, progress.note)
         else:
-            write_whole(work / CONFIG, config.to_toml())
-            count = config.threads or torch.get_num_threads()
+            write_whole(work / CONFIG, text)
+            stacks, count = journal.plan(
+                lambda: plan(config, size), config.threads or torch.get_num_threads()
+            )
             # A worker of Ray may stand in another directory.
             job = Work(
                 config,
@@ -131,7 +140,7 @@ def run_sweep(
             with threads(count), fast_products(device):
                 dataset = _measure(
                     job,
-                    size,
+                    stacks,
                     journal,
                     command,
                     progress,
@@ -151,7 +160,7 @@ def run_sweep(
 
 def _measure(
     job: Work,
-    size: int,
+    stacks: list[Stack],
     journal: Journal,
     command: str,
     progress: Progress,
@@ -161,7 +170,6 @@ def _measure(
 ) -> xr.Dataset:
     """Train and measure the shards that are not done; return the dataset with its provenance."""
     config, device = job.config, resolve_device(job.config.device)
-    stacks = journal.plan(lambda: plan(config, size))
     models = sum(stack.models for stack in stacks)
     progress.note(
         f"{models} models ({len(config.mu)} mu x {len(config.beta)} beta x {config.seeds} seeds) "
@@ -192,7 +200,7 @@ def _measure(
     }
     seconds = {"train": 0.0, "measure": 0.0}
     for index, stack in enumerate(stacks):
-        measured = dict(done[index])
+        measured = dict(done.pop(index))  # so that nothing is held twice
         for stage in seconds:
             seconds[stage] += float(measured.pop(f"seconds_{stage}"))
         _store_pictures(pictures, {name: measured.pop(name) for name in PICTURES}, config, stack)

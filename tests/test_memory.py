@@ -1,0 +1,146 @@
+"""What a sweep takes is counted as it is, and refused before anything is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vaekit import memory, sweep
+from vaekit.config import FILE_BYTES, ConfigError, SweepConfig
+from vaekit.estimators import critic
+from vaekit.memory import DATASET_COPIES, check_memory, dataset_bytes, draws_bytes, grid_bytes
+
+CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
+
+
+def config(**changes: Any) -> SweepConfig:
+    tiny = {"mu": (0.0, 3.0), "beta": (0.5, 2.0, 8.0), "seeds": 2, "steps": 5, "hidden": (4,)}
+    tiny |= {"batch": 4, "grid": 2, "tile": 3, "latents": 3, "evaluation_draws": 64}
+    return SweepConfig(**{**tiny, "baseline_seeds": 4, "device": "cpu", **changes})
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_every_variable_is_counted_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: bool
+) -> None:
+    monkeypatch.setattr(sweep, "write_report", lambda *_: None)
+    for name in ("STEPS", "INFONCE_STEPS"):
+        monkeypatch.setattr(critic, name, 2)
+    asked = {"estimators": ("gaussian", "infonce"), "axis_scores": ("mig", "dci")}
+    setup = config(**(asked if everything else {}))
+    dataset = sweep.run_sweep(setup, tmp_path / "run")
+    counted = dataset_bytes(setup)
+    assert counted.keys() == set(dataset.variables)
+    for name in dataset.variables:
+        if dataset[name].dtype.kind != "U":
+            assert counted[name] == dataset[name].nbytes, name
+    assert counted["status"] == dataset["status"].nbytes
+
+
+# Prints the bytes that a process took at its most beyond what it had before, and those counted.
+MEASURE = f"""
+import resource, sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "kernels")!r}]
+import psutil, torch
+from vaekit import memory
+from vaekit.config import SweepConfig
+from vaekit.evaluate import evaluate_stack
+from vaekit.model import StackedVAE
+torch.set_num_threads(1)
+
+def measure(config):
+    vae = StackedVAE.initial(config, torch.zeros(len(config.beta), dtype=torch.int64))
+    evaluate_stack(vae, config, mu=config.mu, seeds=(0,), betas=config.beta)
+    return len(config.beta) * (memory.draws_bytes(config) + memory.grid_bytes(config))
+
+beta = (0.5, 1.0, 2.0, 4.0)
+geometry = dict(mu=(0.0,), beta=beta, hidden=(8,), tile=1, grid=2, latents=4)
+sizes = dict(draws=dict(evaluation_draws=2**18),
+    grid=dict(grid=3, test_levels=(0.2, 0.4, 0.6, 0.8)),
+    critics=dict(evaluation_draws=2**17, estimators=("mine",)))
+what = sys.argv[1]
+if what == "critics":
+    from vaekit.estimators import critic
+    critic.STEPS = 2
+small = SweepConfig(**{{**geometry, "evaluation_draws": 64}})
+large = SweepConfig(**{{**geometry, "evaluation_draws": 64, **sizes[what]}})
+measure(small)
+before = psutil.Process().memory_info().rss
+counted = measure(large)
+unit = 1 if sys.platform == "darwin" else 1024
+print(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, counted)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps no such record")
+@pytest.mark.parametrize("what", ["draws", "grid", "critics"])
+def test_measuring_takes_what_is_counted_and_not_much_less(what: str) -> None:
+    command = [sys.executable, "-c", MEASURE, what]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    taken, counted = map(int, done.stdout.split())
+    assert counted / 4 < taken < counted
+
+
+MANY = tuple(np.linspace(-20, 20, 200_000).tolist())
+# What is asked, the field that is named for it, and what is said to take the memory.
+TOO_MUCH = [
+    ({"mu": MANY}, "mu", "the dataset takes"),
+    ({"beta": MANY[100_000:]}, "beta", "the dataset takes"),
+    ({"seeds": 10_000, "curve_points": 9_000, "steps": 9_000}, "seeds", "the dataset takes"),
+    ({"curve_points": 100_000, "steps": 100_000, "seeds": 99}, "curve_points", "the dataset takes"),
+    ({"latents": 1024, "tile": 64, "grid": 1, "test_levels": (0.2, 0.8)}, "latents", "the dataset"),
+    ({"tile": 64, "grid": 2, "beta": tuple(range(1, 101))}, "tile", "the dataset takes"),
+    ({"evaluation_draws": 2**24}, "evaluation_draws", "a model is measured in"),
+    ({"grid": 4, "tile": 1, "latents": 512, "test_levels": (0.2, 0.8)}, "grid", "a model is meas"),
+    ({"grid": 3, "baseline_seeds": 10_000}, "baseline_seeds", "untrained networks are measured in"),
+]
+
+
+@pytest.mark.parametrize(("changes", "field", "what"), TOO_MUCH, ids=[row[1] for row in TOO_MUCH])
+def test_what_cannot_fit_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, field: str, what: str
+) -> None:
+    free = 2**29
+    monkeypatch.setattr(memory, "free_memory", lambda _: free)
+    assert check_memory(config(), CPU, 1) == 1
+    # Where a run would begin.
+    monkeypatch.setattr(sweep, "restore", lambda _: pytest.fail("was not refused"))
+    with pytest.raises(ConfigError, match=what) as caught:
+        sweep.run_sweep(config(**changes), tmp_path / "runs" / "run")
+    assert caught.value.field == field
+    assert f"{field}: got " in str(caught.value)
+    figures = re.findall(r"([\d,]+) bytes, and ([\d,]+) are free on cpu$", str(caught.value))
+    needed, left = (int(figure.replace(",", "")) for figure in figures[0])
+    assert needed > left <= free
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_refusal_is_at_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = config(baseline_seeds=0)
+    dataset = DATASET_COPIES * sum(dataset_bytes(setup).values())
+    one = grid_bytes(setup) + draws_bytes(setup)
+    for free, allowed in ((dataset + one, 1), (dataset + 6 * one, 3), (dataset + 99 * one, 12)):
+        monkeypatch.setattr(memory, "free_memory", lambda _, free=free: free)
+        assert check_memory(setup, CPU, 12) == allowed
+    for free, field in ((dataset + one - 1, "grid"), (dataset - 1, "tile")):
+        monkeypatch.setattr(memory, "free_memory", lambda _, free=free: free)
+        with pytest.raises(ConfigError, match=f"^{field}: "):
+            check_memory(setup, CPU, 12)
+
+
+def test_a_sweep_whose_configuration_is_too_long_to_be_read_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "free_memory", lambda _: 2**60)
+    with pytest.raises(ConfigError, match=f"^mu: .* config.toml holds in {FILE_BYTES:,} bytes; th"):
+        sweep.run_sweep(config(mu=MANY), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
