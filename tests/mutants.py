@@ -494,6 +494,22 @@ MUTANTS: dict[str, Mutant] = {
             _T + "step.py::test_a_model_that_is_not_finite_is_stopped_before_its_update[nan-torch]",
         ),
     ),
+    "weights-gradients-unseen": Mutant(
+        "a model is judged by its biases' gradients alone",
+        (
+            Edit(
+                "vaekit/adam.py",
+                "chain.from_iterable(gradients)",
+                "(bias for _, bias in gradients)",
+            ),
+        ),
+        (
+            _T
+            + "step.py::test_a_weight_gradient_that_overflows_alone_stops_its_model[1e+22-torch]",
+            _T
+            + "step.py::test_a_weight_gradient_that_overflows_alone_stops_its_model[1e+38-torch]",
+        ),
+    ),
     "resumed-without-moments": Mutant(
         "a run that goes on begins with Adam's moments at zero",
         (

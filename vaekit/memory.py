@@ -73,10 +73,8 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
 
 def dataset_bytes(config: SweepConfig) -> dict[str, int]:
     """Bytes of every variable of a sweep's dataset."""
-    sizes, asked = (
-        _sizes(config),
-        {"estimator": config.estimators, "axis_metric": config.axis_scores},
-    )
+    sizes = _sizes(config)
+    asked = {"estimator": config.estimators, "axis_metric": config.axis_scores}
     return {
         name: _item_bytes(variable) * math.prod(sizes[dim] for dim in variable.dims)
         for name, variable in {**COORDINATES, **SCHEMA, **OPTIONAL}.items()
