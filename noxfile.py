@@ -54,7 +54,7 @@ def bench(session: nox.Session) -> None:
 
     `-- --against REF` compares the tree here with a commit instead, and fails where it is slower.
     """
-    session.install(*PINNED, "-e", ".[jax]")
+    session.install(*PINNED, "-e", ".[jax]", *TEST)
     session.run("python", "-m", "bench", *session.posargs)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from bench import gate
 from bench.bench_training import run
+from bench.operations import measure_operations
 from bench.report import write_report
-from bench.timing import REPORTS, machine_slug, store
+from bench.timing import REPORTS, machine_slug, provenance, store
 
 ROUNDS, QUICK_ROUNDS = 24, 8
+CALLS, QUICK_CALLS = 30, 5
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -21,7 +24,12 @@ def command_line() -> argparse.ArgumentParser:
         "--against", metavar="REF", help="compare the tree here with a commit; 1 means slower"
     )
     parser.add_argument(
-        "--report", action="store_true", help="write the page again from this machine's samples"
+        "--report",
+        metavar="FOLDER",
+        nargs="?",
+        type=Path,
+        const=REPORTS / machine_slug(),
+        help="write the page again from the samples of this machine or of a folder",
     )
     return parser
 
@@ -36,8 +44,12 @@ def main() -> None:
         verdicts = gate.against(options.against, QUICK_ROUNDS if options.quick else ROUNDS)
         sys.exit(any(verdict.word == "slower" for verdict in verdicts.values()))
     if not options.report:
-        print(f"\nraw samples: {store('training', run(quick=options.quick))}")
-    print(write_report(REPORTS / machine_slug()))
+        command = "nox -s bench" + (" -- --quick" if options.quick else "")
+        made = {"provenance": provenance(command)}
+        print(f"\nraw samples: {store('training', made | run(quick=options.quick))}\n")
+        operations = measure_operations(QUICK_CALLS if options.quick else CALLS)
+        print(f"\nraw samples: {store('operations', made | operations)}\n")
+    print(write_report(options.report or REPORTS / machine_slug()))
 
 
 if __name__ == "__main__":

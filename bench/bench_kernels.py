@@ -16,39 +16,28 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
 
-from bench.kernel_ops import Implementation, Problem, problems
+from bench.ceilings import believed
+from bench.kernel_ops import (
+    Problem,
+    Timed,
+    checked,
+    directions,
+    module_of_tests,
+    problems,
+)
 from bench.timing import provenance, ratio, store
 from vaekit_kernels import launch
 
 ROUNDS, QUICK_ROUNDS = 60, 12
 WARM_CALLS = 20
 COPY_BYTES = 2**30
-# Rounding of the clock and of the copy's own median; beyond it a time is not believed.
-BELIEVED = 1.05
-
-Timed = Callable[[], object]
-
-
-def tests_checker() -> tuple[Callable[..., None], Implementation]:
-    """The tests' own rule and their own float64 noise; tests are no package, so by their folder."""
-    folder = str(Path(__file__).parents[1] / "tests")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    from checks import assert_matches
-    from oracle import normals
-
-    return assert_matches, normals
 
 
 class Clock:
@@ -100,49 +89,12 @@ def copy_bandwidth(clock: Clock, rounds: int) -> float:
     return 2 * COPY_BYTES / statistics.median(samples["copy"])
 
 
-def directions(problem: Problem, run: Implementation) -> dict[str, Timed]:
-    """The calls to time: forward without a graph, backward through one that is kept."""
-    plain = {name: tensor.detach() for name, tensor in problem.inputs.items()}
-    calls: dict[str, Timed] = {"forward": partial(run, **plain)}
-    if problem.backward_bytes:
-        wanted = [tensor for tensor in problem.inputs.values() if tensor.requires_grad]
-        result = run(**problem.inputs)
-        outputs = [result] if isinstance(result, Tensor) else list(result)
-        cotangents = [torch.randn_like(out) for out in outputs]
-        calls["backward"] = lambda: torch.autograd.grad(
-            outputs, wanted, cotangents, retain_graph=True
-        )
-    return calls
-
-
-def verdict(seconds: float, moved: int, bandwidth: float) -> float:
-    """Share of the copy bandwidth that a cold time amounts to.
-
-    Raises:
-        RuntimeError: it is more than the memory can do, so the benchmark is wrong.
-    """
-    share = moved / seconds / bandwidth
-    if share > BELIEVED:
-        raise RuntimeError(
-            f"{moved} bytes in {seconds * 1e6:.1f} us are {share:.0%} of the measured copy "
-            "bandwidth: this time cannot be right, and nothing of this run is stored"
-        )
-    return share
-
-
-def checked(problem: Problem, implementations: Mapping[str, Implementation]) -> None:
-    """Hold every implementation to the definition; raises AssertionError."""
-    check, _ = tests_checker()
-    for implementation in implementations.values():
-        check(implementation, problem.definition, problem.inputs, oracle=problem.oracle)
-
-
 def compare(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list[dict[str, Any]]:
     """Check, time and check again one problem; print its rows and return them with samples."""
-    implementations = {"triton": problem.kernel, "compile": torch.compile(problem.definition)}
+    implementations = {name: problem.implementation(name) for name in ("triton", "compile")}
     checked(problem, implementations)
     # The kernel twice: what two runs of one thing differ by is the noise of this machine.
-    timed = implementations | {"triton (A/A)": problem.kernel}
+    timed = implementations | {"triton (A/A)": implementations["triton"]}
     calls = {name: directions(problem, run) for name, run in timed.items()}
     rows = []
     for direction in calls["triton"]:
@@ -156,7 +108,7 @@ def compare(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> li
                 "direction": direction,
                 "bytes": moved,
                 "share_of_copy": {
-                    name: verdict(statistics.median(samples), moved, bandwidth)
+                    name: believed(moved / bandwidth, statistics.median(samples))
                     for name, samples in cold.items()
                 },
                 "compile_over_triton": ratio(cold["compile"], cold["triton"]),
@@ -217,10 +169,11 @@ def sweep(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list
                 launch.architecture(torch.device("cuda")): candidate,
             }
             with mock.patch.object(launch, "PINNED", dict(launch.PINNED) | {name: rows}):
-                checked(problem, {"triton": problem.kernel})
-                call = directions(problem, problem.kernel)[direction]
+                kernel = problem.implementation("triton")
+                checked(problem, {"triton": kernel})
+                call = directions(problem, kernel)[direction]
                 cold = interleave({"triton": call}, clock.cold, rounds)["triton"]
-            share = verdict(statistics.median(cold), moved, bandwidth)
+            share = believed(moved / bandwidth, statistics.median(cold))
             found.append(
                 {"problem": problem.name, "row": name, **asdict(candidate), "share": share,
                  "cold_seconds": cold}
@@ -261,14 +214,15 @@ def main() -> None:
         )
     flags = [f"--{name}" for name in ("quick", "sweep") if getattr(options, name)]
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    _, noise = tests_checker()
+    noise = module_of_tests("oracle").normals
     clock = Clock()
     bandwidth = copy_bandwidth(clock, rounds)
     print(f"{card()['name']}: copies at {bandwidth / 1e9:.0f} GB/s\n")
     if not options.sweep:
         print(HEADER)
     rows = []
-    for problem in problems(torch.device("cuda"), quick=options.quick, noise=noise):
+    sizes = ("a sweep",) if options.quick else ("a sweep", "beyond L2")
+    for problem in problems(torch.device("cuda"), sizes, noise):
         rows += (sweep if options.sweep else compare)(clock, problem, bandwidth, rounds)
     content = {
         "provenance": provenance(" ".join(["python -m bench.bench_kernels", *flags])),

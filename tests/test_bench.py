@@ -15,9 +15,10 @@ import torch
 from bench import ceilings
 from bench.bench_estimators import measure, table
 from bench.bench_training import problem
-from bench.ceilings import share, step_flops
+from bench.ceilings import believed, step_flops
+from bench.figures import apart
 from bench.peers import PEERS, Problem, check, stacked_autograd
-from bench.report import apart, write_report
+from bench.report import write_report
 from bench.timing import REPORTS, interleave, ratio
 from vaekit.config import SweepConfig
 from vaekit.estimators import ESTIMATORS, critic
@@ -132,6 +133,30 @@ def test_the_pages_sentences_follow_the_samples(ours: float, words: str, tmp_pat
     assert "| one after another | 150.000 | 150.000 to 150.000 | 4 | " in summary
 
 
+def test_operations_are_on_the_page_with_their_roof(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(json.dumps(samples()))
+    row = {"size": "M=2", "direction": "forward", "bytes": 10**6, "work": 2 * 10**6}
+    row |= {"share_of_roof": 0.25, "error": 1e-7, "seconds": [1e-3, 2e-3, 3e-3]}
+    rows = [
+        row | {"operation": name, "implementation": implementation}
+        for name in ("pixel_nll", "layer")
+        for implementation in ("reference", "torch")
+    ]
+    rates = {"float32": 4e11, "float32, default": 2e11}
+    content = {
+        "ceilings": {"copy_bytes_per_second": 1.5e10, "product_flops_per_second": rates},
+        "rows": rows,
+        "skipped": {"compile": "there is no compiler"},
+    }
+    (tmp_path / "operations.json").write_text(json.dumps(content))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") == 4
+    assert "compile: there is no compiler" in text
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    cells = "pixel_nll | M=2 | forward | torch | 2.000 | 1.400 to 2.600 | 3 | 0.50 | 25% | 1.0e-07"
+    assert f"| {cells} |" in summary
+
+
 def test_a_page_without_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="is not there"):
         write_report(tmp_path)
@@ -156,21 +181,33 @@ def test_labels_of_like_heights_do_not_cover_each_other() -> None:
     assert apart([1.0, 5.0, 1.1, 1.05], 0.5) == pytest.approx([1.0, 5.0, 2.0, 1.5])
 
 
-def test_a_rate_that_the_machine_cannot_do_is_an_error() -> None:
-    assert share(100.0, [2.0, 2.0, 9.0], 100.0) == pytest.approx(0.5)
-    with pytest.raises(RuntimeError, match="cannot be right"):
-        share(100.0, [0.9], 100.0)
+def test_a_time_that_the_machine_cannot_do_is_an_error() -> None:
+    assert believed(1.0, 2.0) == pytest.approx(0.5)
+    for impossible in (0.9, float("nan")):
+        with pytest.raises(RuntimeError, match="cannot be right"):
+            believed(1.0, impossible)
 
 
 def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of a quarter of the bytes and products of a hundredth of the work, but real ones."""
-    monkeypatch.setattr(ceilings, "COPY_BYTES", 2**22)
+    monkeypatch.setattr(ceilings, "beyond_cache", lambda: 2**22)
     monkeypatch.setattr(ceilings, "PRODUCT", 128)
     found = ceilings.cpu_ceilings(rounds=3)
     rates = found["product_flops_per_second"]
     assert rates["float32"] == 2 * 128**3 / min(found["seconds"]["float32"])
     assert found["copy_bytes_per_second"] == 2**23 / min(found["seconds"]["copy"])
     assert 0 < found["seconds_per_call"] < 1e-3
+
+
+def test_what_is_copied_is_far_beyond_the_largest_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceilings, "CACHES", tmp_path)
+    assert ceilings.beyond_cache() == 2**28
+    for index, size in enumerate(("48K", "491520K", "2048K")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
+    assert ceilings.beyond_cache() == 2 * 480 * 2**20
 
 
 def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_few(

@@ -1,0 +1,150 @@
+"""The benchmark's figures, drawn from the stored samples alone."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style, new_figure
+
+OURS, AGAIN = "vaekit", "vaekit again (A/A)"
+LOOKS = {"reference": ("o", MUTED), "torch": ("D", ACCENT), "compile": ("^", INK)}
+
+
+def ladder(content: dict[str, Any]) -> Figure:
+    """Time of each peer as a bar, with the middle 60 % of its rounds."""
+    peers = content["peers"]
+    scale = 1e3 / (peers["steps"] * peers["models"])
+    names = [name for name in peers["rows"] if name != AGAIN]
+    names.sort(key=lambda name: peers["rows"][name]["ms_per_model_step"], reverse=True)
+    with house_style():
+        made = new_figure(7.0, 0.42 * len(names) + 1.2)
+        ax = made.subplots()
+        for place, name in enumerate(names):
+            seconds = np.array(peers["seconds"][name]) * scale
+            middle = float(np.median(seconds))
+            low, high = np.quantile(seconds, [0.2, 0.8])
+            ax.barh(place, middle, height=0.62, color=ACCENT if name == OURS else RULE)
+            ax.plot([low, high], [place, place], color=INK, linewidth=1.2)
+            ax.annotate(
+                f"{middle:.2f}", (max(middle, high), place), (5, 0), textcoords="offset points",
+                va="center", color=INK,
+            )  # fmt: skip
+        ax.set_yticks(range(len(names)), names)
+        ax.set_xlabel("ms per model-step")
+        ax.margins(x=0.12)
+        heading(
+            ax,
+            f"{peers['models']} models: vaekit and its peers",
+            "median of interleaved rounds; line: middle 60 % of the rounds",
+        )
+    return made
+
+
+def scaling(content: dict[str, Any]) -> Figure:
+    """Time per model-step against the number of models, with the floor and the peers at theirs."""
+    curve, peers = content["scaling"]["curve"], content["peers"]
+    models = [int(name) for name in curve]
+    with house_style():
+        made = new_figure(7.0, 3.8)
+        ax = made.subplots()
+        for key, colour, label, style in (
+            ("ms_per_model_step", ACCENT, "vaekit", "o-"),
+            ("floor_ms", INK, "floor: products and one pass of Adam", "s--"),
+        ):
+            times = [row[key] for row in curve.values()]
+            ax.plot(models, times, style, color=colour, label=label, markersize=4)
+        others = {
+            name: row["ms_per_model_step"]
+            for name, row in peers["rows"].items()
+            if name not in {OURS, AGAIN}
+        }
+        heights = apart(list(others.values()), 0.05 * max(others.values()))
+        for (name, time), height in zip(others.items(), heights, strict=True):
+            ax.plot(peers["models"], time, "x", color=MUTED)
+            ax.annotate(
+                name, (1.06 * peers["models"], height), fontsize=7, color=MUTED, va="center"
+            )
+        ax.set_xscale("log", base=2)
+        ax.set_xticks(models, [str(count) for count in models])
+        ax.minorticks_off()
+        ax.set_ylim(0, 1.06 * max(*heights, *(row["ms_per_model_step"] for row in curve.values())))
+        ax.grid(axis="y")
+        ax.set_xlabel("models in the stack")
+        ax.set_ylabel("ms per model-step")
+        ax.legend(loc="lower left")
+        heading(ax, "Cost of a model-step", "in one stack; crosses: peers")
+    return made
+
+
+def apart(heights: list[float], gap: float) -> list[float]:
+    """Move the heights of labels up until each is a gap above the one below it."""
+    moved = list(heights)
+    least = -np.inf
+    for place in np.argsort(heights):
+        moved[place] = least = max(heights[place], least + gap)
+    return moved
+
+
+def noise(content: dict[str, Any]) -> Figure:
+    """Every round's ratio of the engine to itself: what this machine's noise alone does."""
+    seconds = content["peers"]["seconds"]
+    ratios = np.array(seconds[AGAIN]) / np.array(seconds[OURS])
+    middle = statistics.median(ratios)
+    with house_style():
+        made = new_figure(7.0, 2.4)
+        ax = made.subplots()
+        ax.axhline(1.0, color=RULE)
+        ax.plot(np.arange(1, len(ratios) + 1), ratios, "o", color=ACCENT, markersize=4)
+        ax.axhline(middle, color=INK, linestyle="--", linewidth=1)
+        ax.set_xlabel("round")
+        ax.set_ylabel("time over time")
+        heading(
+            ax, "Noise", f"the engine against itself, round by round; dashed: median {middle:.3f}"
+        )
+    return made
+
+
+def roofline(content: dict[str, Any]) -> Figure:
+    """Rate of every operation against its arithmetic for each byte, below the measured roof."""
+    rows, ceilings = content["operations"]["rows"], content["operations"]["ceilings"]
+    copies = ceilings["copy_bytes_per_second"]
+    rates = ceilings["product_flops_per_second"]
+    peak = max(rates["float32"], rates["float32, default"])
+    with house_style():
+        made = new_figure(7.0, 4.4)
+        ax = made.subplots()
+        places = {(row["operation"], row["direction"]): row["work"] / row["bytes"] for row in rows}
+        span = np.geomspace(0.6 * min(places.values()), 3.0 * max(places.values()), 200)
+        ax.plot(span, np.minimum(span * copies, peak) / 1e9, color=INK, linewidth=1.2)
+        for name, (marker, colour) in LOOKS.items():
+            mine = [row for row in rows if row["implementation"] == name]
+            ax.plot(
+                [row["work"] / row["bytes"] for row in mine],
+                [row["work"] / statistics.median(row["seconds"]) / 1e9 for row in mine],
+                marker, color=colour, label=name, markersize=5, alpha=0.85,
+            )  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        lowest = min(row["work"] / statistics.median(row["seconds"]) / 1e9 for row in rows)
+        ax.set_ylim(lowest / 8, 2 * peak / 1e9)
+        for (operation, direction), place in places.items():
+            ax.axvline(place, color=RULE, linewidth=0.6, zorder=0)
+            ax.annotate(
+                f"{operation}, {direction}", (place, 0), (-2, 3), rotation=90, fontsize=6.5,
+                xycoords=("data", "axes fraction"), textcoords="offset points", color=MUTED,
+                ha="right", va="bottom",
+            )  # fmt: skip
+        ax.set_xlabel("operations for each byte")
+        ax.set_ylabel("10⁹ operations a second")
+        ax.legend(loc="upper left")
+        heading(
+            ax,
+            "Roofline",
+            f"roof: copies at {copies / 1e9:.1f} GB/s, products at {peak / 1e9:,.0f} GFLOP/s, "
+            "both measured in the run",
+        )
+    return made

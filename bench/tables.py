@@ -1,0 +1,68 @@
+"""The benchmark's tables, each a head and rows of text, made from the stored samples alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Rows = list[list[str]]
+
+
+def peer_rows(content: dict[str, Any]) -> Rows:
+    """The table of peers: every row, the losing ones too."""
+    peers = content["peers"]
+    scale = 1e3 / (peers["steps"] * peers["models"])
+    head = ["", "ms a model-step", "20 % to 80 %", "rounds", "time over vaekit's", "95 % interval"]
+    found = [[*head, "of product peak", "worst loss difference"]]
+    for name, row in peers["rows"].items():
+        seconds = np.array(peers["seconds"][name]) * scale
+        low, high = np.quantile(seconds, [0.2, 0.8])
+        mid, ratio_low, ratio_high = row["ratio"]
+        part = row.get("share_of_products")
+        found.append(
+            [
+                name,
+                f"{row['ms_per_model_step']:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                str(len(seconds)),
+                f"{mid:.2f}",
+                f"{ratio_low:.2f} to {ratio_high:.2f}",
+                "not measured" if part is None else f"{part:.0%}",
+                f"{row['loss_error']:.1e}",
+            ]
+        )
+    return found
+
+
+def scaling_rows(content: dict[str, Any]) -> Rows:
+    """The table of times against the number of models."""
+    found = [["models", "ms a model-step", "floor, ms", "floor over time"]]
+    for models, row in content["scaling"]["curve"].items():
+        time, least = row["ms_per_model_step"], row["floor_ms"]
+        found.append([models, f"{time:.3f}", f"{least:.3f}", f"{least / time:.0%}"])
+    return found
+
+
+def operation_rows(content: dict[str, Any]) -> Rows:
+    """The table of single operations."""
+    head = ["operation", "size", "pass", "implementation", "ms", "20 % to 80 %", "rounds", "GB/s"]
+    found = [[*head, "of its roof", "worst error"]]
+    for row in content["operations"]["rows"]:
+        seconds = np.array(row["seconds"])
+        low, middle, high = np.quantile(seconds, [0.2, 0.5, 0.8])
+        found.append(
+            [
+                row["operation"],
+                row["size"],
+                row["direction"],
+                row["implementation"],
+                f"{middle * 1e3:.3f}",
+                f"{low * 1e3:.3f} to {high * 1e3:.3f}",
+                str(len(seconds)),
+                f"{row['bytes'] / middle / 1e9:.2f}",
+                f"{row['share_of_roof']:.0%}",
+                f"{row['error']:.1e}",
+            ]
+        )
+    return found

@@ -1,0 +1,106 @@
+"""Every operation on the CPU, on pytest-benchmark: checked, timed from cold memory, checked again.
+
+`nox -s bench` times these (see `operations`). `nox -s tests` runs each once, small, with dynamo and
+autograd of torch.compile but without the compiler of C++.
+
+The timer is the process's clock, which on a CPU is right; `bench_kernels` has a card's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from bench.ceilings import beyond_cache
+from bench.compiled import compiler_missing
+from bench.kernel_ops import (
+    SIZES,
+    Problem,
+    Timed,
+    checked,
+    directions,
+    layer,
+    module_of_tests,
+    problems,
+)
+
+CPU = torch.device("cpu")
+IMPLEMENTATIONS = ("reference", "torch", "compile")
+ROTATED, WARMUP = 4, 3
+SIZE, SMALL = "a sweep", "small"
+
+
+def operations(size: str) -> dict[str, Problem]:
+    """Give every operation at a size of `kernel_ops.SIZES`, by its name without the size."""
+    noise = module_of_tests("oracle").normals
+    found = [*problems(CPU, (size,), noise), layer(SIZES[size], CPU)]
+    return {problem.name.rpartition(" ")[0]: problem for problem in found}
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Name every row: its operation, direction and implementation."""
+    return [
+        (name, direction, implementation)
+        for name, problem in operations(SMALL).items()
+        for direction in ("forward", "backward")[: 2 if problem.backward_bytes else 1]
+        for implementation in IMPLEMENTATIONS
+    ]
+
+
+def error(problem: Problem, run: Timed, direction: str) -> float:
+    """Largest error against the definition in float64, over the largest value."""
+    checks = module_of_tests("checks")
+    found, grads = checks.run(run, problem.inputs)
+    cotangents = checks.random_like(found)
+    oracle = problem.oracle or problem.definition
+    exact, exact_grads = checks.run(oracle, checks.widen(problem.inputs), cotangents)
+    pairs = list(zip(found, exact, strict=True))
+    if direction == "backward":
+        pairs = [(grads[name], exact_grads[name]) for name in grads]
+    return max(float((a.double() - b).abs().max() / b.abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize(("name", "direction", "implementation"), rows())
+def test_operation(
+    name: str,
+    direction: str,
+    implementation: str,
+    benchmark: BenchmarkFixture,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Hold an implementation to its definition, time it, and hold it again at other values."""
+    timed = not benchmark.disabled
+    if timed and implementation == "compile" and compiler_missing():
+        pytest.skip(compiler_missing())
+    problem = operations(SIZE if timed else SMALL)[name]
+    run = problem.implementation(implementation, "inductor" if timed else "aot_eager")
+    first, *_, last = sets = problem.rotated(ROTATED)
+    checked(first, {implementation: run})
+    calls = itertools.cycle([directions(problem, run)[direction] for problem in sets])
+    flush = torch.empty(beyond_cache() if timed else 1, dtype=torch.uint8)
+
+    def cold() -> tuple[tuple[Timed], dict[str, object]]:
+        # Written before every call, outside of its time.
+        flush.add_(1)
+        return (next(calls),), {}
+
+    benchmark.pedantic(
+        lambda call: call(),
+        setup=cold,
+        rounds=request.config.getoption("benchmark_min_rounds"),
+        warmup_rounds=WARMUP,
+    )
+    checked(last, {implementation: run})
+    moved, work = problem.work(direction)
+    benchmark.extra_info.update(
+        operation=name,
+        size=problem.name.rpartition(" ")[2],
+        direction=direction,
+        implementation=implementation,
+        bytes=moved,
+        work=work,
+        error=error(first, run, direction),
+    )
