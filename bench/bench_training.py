@@ -10,40 +10,30 @@ machine's noise alone does, and every raw sample is stored.
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 from typing import Any
 
-import numpy as np
 import torch
 
 from bench.ceilings import believed, cpu_ceilings, step_flops
-from bench.peers import PEERS, Block, Problem, check, vaekit_torch
+from bench.eager import vaekit_engine
+from bench.peers import PEERS, absent, check, still_agree
+from bench.problem import Block, Problem, default_problem
 from bench.timing import interleave, ratio
-from vaekit.config import SweepConfig
-from vaekit.model import StackedVAE
 from vaekit.products import fast_products
 
-CPU = torch.device("cpu")
 MODELS = (1, 2, 4, 8, 11, 22, 44, 121)
 
 
-def problem(models: int, steps: int) -> Problem:
-    """Make the default network's problem for a number of betas from 0.25 to 10 at mu = 0."""
-    betas = tuple(float(beta) for beta in np.linspace(0.25, 10.0, models))
-    return Problem(SweepConfig(mu=(0.0,), beta=betas, steps=1), steps)
-
-
-def floor(models: int, steps: int) -> Block:
-    """Do only what no engine can leave out: the 17 products of a step and one pass of Adam.
+def floor(problem: Problem) -> Block:
+    """Do only what no engine can leave out: the products of a step and one pass of Adam.
 
     Its time is the floor that the engine's time is shown against. It is measured, not computed.
     """
-    setup = problem(models, 1).config
-    vae = StackedVAE.initial(setup, torch.zeros(models, dtype=torch.int64))
-    sizes = vae.architecture.sizes
-    inputs = [torch.rand(models, setup.batch, i) for i, _ in sizes]
-    errors = [torch.rand(models, setup.batch, o) for _, o in sizes]
+    vae, setup, device = problem.stack(), problem.config, problem.device
+    models, sizes = problem.models, vae.architecture.sizes
+    inputs = [torch.rand(models, setup.batch, i, device=device) for i, _ in sizes]
+    errors = [torch.rand(models, setup.batch, o, device=device) for _, o in sizes]
     outputs = [torch.empty_like(error) for error in errors]
     input_errors = [torch.empty_like(x) for x in inputs]
     vae.flat.grad = torch.empty_like(vae.flat)
@@ -51,8 +41,8 @@ def floor(models: int, steps: int) -> Block:
     adam = torch.optim.Adam([vae.flat], lr=setup.learning_rate, fused=True)
 
     def block() -> torch.Tensor:
-        with torch.no_grad(), fast_products(CPU):
-            for _ in range(steps):
+        with torch.no_grad(), fast_products(device):
+            for _ in range(problem.steps):
                 for index, (weight, _) in enumerate(vae.layers):
                     torch.bmm(inputs[index], weight, out=outputs[index])
                     x = inputs[index].transpose(1, 2)
@@ -66,47 +56,50 @@ def floor(models: int, steps: int) -> Block:
     return block
 
 
-def compare_peers(steps: int, rounds: int, ceiling: float) -> dict[str, Any]:
+def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> dict[str, Any]:
     """Time all peers on 11 models and print the table.
 
     Args:
         steps: of a timed block.
         rounds: timed blocks of each peer.
         ceiling: float32 operations a second that this machine's products reach.
+        quick: leave out what takes long to compile.
     """
-    task = problem(11, steps)
+    task = default_problem(11, steps)
     work = step_flops(task.stack(), task.config.batch) * steps * task.models
-    absent = {} if importlib.util.find_spec("jax") else {"JAX vmap + scan": "jax is not installed"}
-    made = {name: make for name, make in PEERS.items() if name not in absent}
-    errors = check(task, {name: make(task) for name, make in made.items()})
-    blocks = {name: make(task) for name, make in made.items()}
-    blocks["vaekit again (A/A)"] = vaekit_torch(task)
-    samples = interleave(blocks, rounds)
+    skipped = absent(quick=quick)
+    blocks = {name: make(task) for name, make in PEERS.items() if name not in skipped}
+    blocks["vaekit again (A/A)"] = vaekit_engine(task)
+    errors, first = check(task, blocks)
+    # Whatever was not compiled in the first block would be timed here, and is an error instead.
+    with torch.compiler.set_stance("fail_on_recompile"):
+        samples = interleave(blocks, rounds, device=task.device)
+        still_agree(blocks)
     print(f"\n11 models, batch 128, float32; {rounds} rounds of {steps} steps\n")
-    print(f"{'':22}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>12}")
-    print(f"{'':22}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>12}")
+    print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>12}")
+    print(f"{'':28}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>12}")
     rows = {}
     for name, seconds in samples.items():
         cost = statistics.median(seconds) * 1e3 / (steps * task.models)
         mid, low, high = ratio(seconds, samples["vaekit"])
-        error = errors.get(name, errors["vaekit"])
         part = believed(work / ceiling, statistics.median(seconds))
         print(
-            f"{name:22}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}{error:14.1e}"
-            f"{part:12.0%}"
+            f"{name:28}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}"
+            f"{errors[name]:14.1e}{part:12.0%}"
         )
         rows[name] = {
             "ms_per_model_step": cost,
             "ratio": [mid, low, high],
-            "loss_error": error,
+            "loss_error": errors[name],
             "share_of_products": part,
+            "first_block_seconds": first[name],
         }
-    for name, reason in absent.items():
-        print(f"{name:22}skipped: {reason}")
+    for name, reason in skipped.items():
+        print(f"{name:28}skipped: {reason}")
     return {
         "models": task.models,
         "steps": steps,
-        "skipped": absent,
+        "skipped": skipped,
         "rows": rows,
         "seconds": samples,
     }
@@ -118,9 +111,9 @@ def scale_models(steps: int, rounds: int) -> dict[str, Any]:
     print(f"{'models':>8}{'vaekit':>10}{'floor':>10}{'of floor':>10}")
     curve = {}
     for models in MODELS:
-        task = problem(models, steps)
-        check(task, {"vaekit": vaekit_torch(task)})
-        blocks = {"vaekit": vaekit_torch(task), "floor": floor(models, steps)}
+        task = default_problem(models, steps)
+        check(task, {"vaekit": vaekit_engine(task)})
+        blocks = {"vaekit": vaekit_engine(task), "floor": floor(task)}
         samples = interleave(blocks, rounds)
         cost, least = (statistics.median(samples[name]) * 1e3 / (steps * models) for name in blocks)
         print(f"{models:8}{cost:10.3f}{least:10.3f}{least / cost:10.0%}")
@@ -147,6 +140,8 @@ def run(*, quick: bool) -> dict[str, Any]:
     )
     return {
         "ceilings": ceilings,
-        "peers": compare_peers(steps, rounds, max(rates["float32"], rates["float32, default"])),
+        "peers": compare_peers(
+            steps, rounds, max(rates["float32"], rates["float32, default"]), quick=quick
+        ),
         "scaling": scale_models(max(2, steps // 4), max(3, rounds // 3)),
     }

@@ -14,12 +14,12 @@ def peer_rows(content: dict[str, Any]) -> Rows:
     peers = content["peers"]
     scale = 1e3 / (peers["steps"] * peers["models"])
     head = ["", "ms a model-step", "20 % to 80 %", "rounds", "time over vaekit's", "95 % interval"]
-    found = [[*head, "of product peak", "worst loss difference"]]
+    found = [[*head, "of product peak", "worst loss difference", "first block, s"]]
     for name, row in peers["rows"].items():
         seconds = np.array(peers["seconds"][name]) * scale
         low, high = np.quantile(seconds, [0.2, 0.8])
         mid, ratio_low, ratio_high = row["ratio"]
-        part = row.get("share_of_products")
+        part, first = row.get("share_of_products"), row.get("first_block_seconds")
         found.append(
             [
                 name,
@@ -30,6 +30,7 @@ def peer_rows(content: dict[str, Any]) -> Rows:
                 f"{ratio_low:.2f} to {ratio_high:.2f}",
                 "not measured" if part is None else f"{part:.0%}",
                 f"{row['loss_error']:.1e}",
+                "not measured" if first is None else f"{first:.2f}",
             ]
         )
     return found

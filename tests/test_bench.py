@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from bench import ceilings
+from bench import ceilings, compiled, peers
 from bench.bench_estimators import measure, table
-from bench.bench_training import problem
 from bench.ceilings import believed, step_flops
+from bench.eager import stacked_autograd
 from bench.figures import apart
-from bench.peers import PEERS, Problem, check, stacked_autograd
+from bench.peers import COMPILED, PEERS, absent, check, still_agree
+from bench.problem import Problem, default_problem
 from bench.report import write_report
 from bench.timing import REPORTS, interleave, ratio
 from vaekit.config import SweepConfig
@@ -30,12 +31,19 @@ def small() -> Problem:
     return Problem(setup, steps=5)
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_every_peer_trains_to_the_references_losses(name: str) -> None:
+@pytest.mark.parametrize("name", [*PEERS])
+def test_every_peer_trains_to_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled ones without the compiler of C++, whose absence is no reason to skip them."""
     if name.startswith("JAX") and importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
+    monkeypatch.setattr(compiled, "options", lambda problem: {"backend": "aot_eager"})
     problem = small()
-    assert check(problem, {name: PEERS[name](problem)})[name] <= 1e-4
+    blocks = {"plain": stacked_autograd(problem), name: PEERS[name](problem)}
+    errors, seconds = check(problem, blocks)
+    assert errors[name] <= 1e-4
+    assert seconds[name] > 0
+    with torch.compiler.set_stance("fail_on_recompile"):
+        still_agree(blocks)
 
 
 def test_a_peer_that_trains_to_something_else_is_refused() -> None:
@@ -45,6 +53,22 @@ def test_a_peer_that_trains_to_something_else_is_refused() -> None:
         check(problem, {"lazy": lambda: block() * 1.001})
     with pytest.raises(AssertionError, match="broken"):
         check(problem, {"broken": lambda: torch.full((3,), torch.nan)})
+    first = block()
+    for _ in range(20):
+        block()
+    with pytest.raises(AssertionError, match="cached"):
+        still_agree({"honest": block, "cached": lambda: first})
+
+
+def test_a_peer_that_is_left_out_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "compiler_missing", lambda: "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert absent(quick=False) == {"JAX vmap + scan": "jax is not installed"}
+    assert set(absent(quick=True)) == {"JAX vmap + scan", *COMPILED}
+    monkeypatch.setattr(peers, "compiler_missing", lambda: "no compiler")
+    assert absent(quick=False)["stacked + torch.compile"] == "no compiler"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
+    assert set(absent(quick=False)) == set(COMPILED)
 
 
 def test_every_function_is_timed_every_round_in_turn() -> None:
@@ -173,7 +197,7 @@ def test_committed_summaries_are_those_of_their_samples(tmp_path: Path) -> None:
 
 def test_the_work_of_a_step_is_the_designs() -> None:
     """197.5 MFLOP for the default network and a batch of 128."""
-    task = problem(1, 1)
+    task = default_problem(1, 1)
     assert step_flops(task.stack(), task.config.batch) == pytest.approx(197.5e6, rel=1e-3)
 
 
