@@ -1,4 +1,4 @@
-"""Cost of a training step: vaekit's engine beside its peers, and against the number of models.
+"""Cost of a training step: vaekit's engine beside its peers, along its axes, and by its parts.
 
     python -m bench [--quick]
 
@@ -16,44 +16,13 @@ from typing import Any
 import torch
 
 from bench.ceilings import believed, cpu_ceilings, step_flops
+from bench.curves import measure_curves
 from bench.eager import vaekit_engine
+from bench.memory import measure_memory
+from bench.parts import measure_parts
 from bench.peers import PEERS, absent, check, still_agree
-from bench.problem import Block, Problem, default_problem
+from bench.problem import default_problem
 from bench.timing import interleave, ratio
-from vaekit.products import fast_products
-
-MODELS = (1, 2, 4, 8, 11, 22, 44, 121)
-
-
-def floor(problem: Problem) -> Block:
-    """Do only what no engine can leave out: the products of a step and one pass of Adam.
-
-    Its time is the floor that the engine's time is shown against. It is measured, not computed.
-    """
-    vae, setup, device = problem.stack(), problem.config, problem.device
-    models, sizes = problem.models, vae.architecture.sizes
-    inputs = [torch.rand(models, setup.batch, i, device=device) for i, _ in sizes]
-    errors = [torch.rand(models, setup.batch, o, device=device) for _, o in sizes]
-    outputs = [torch.empty_like(error) for error in errors]
-    input_errors = [torch.empty_like(x) for x in inputs]
-    vae.flat.grad = torch.empty_like(vae.flat)
-    gradients = vae.architecture.split(vae.flat.grad)
-    adam = torch.optim.Adam([vae.flat], lr=setup.learning_rate, fused=True)
-
-    def block() -> torch.Tensor:
-        with torch.no_grad(), fast_products(device):
-            for _ in range(problem.steps):
-                for index, (weight, _) in enumerate(vae.layers):
-                    torch.bmm(inputs[index], weight, out=outputs[index])
-                    x = inputs[index].transpose(1, 2)
-                    torch.bmm(x, errors[index], out=gradients[index][0])
-                    if index:
-                        transposed = weight.transpose(1, 2)
-                        torch.bmm(errors[index], transposed, out=input_errors[index])
-                adam.step()
-        return vae.flat
-
-    return block
 
 
 def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> dict[str, Any]:
@@ -105,24 +74,8 @@ def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> di
     }
 
 
-def scale_models(steps: int, rounds: int) -> dict[str, Any]:
-    """Time a step against the number of models, beside the floor, and print the table."""
-    print(f"\nms per model-step against the number of models; {rounds} rounds of {steps} steps\n")
-    print(f"{'models':>8}{'vaekit':>10}{'floor':>10}{'of floor':>10}")
-    curve = {}
-    for models in MODELS:
-        task = default_problem(models, steps)
-        check(task, {"vaekit": vaekit_engine(task)})
-        blocks = {"vaekit": vaekit_engine(task), "floor": floor(task)}
-        samples = interleave(blocks, rounds)
-        cost, least = (statistics.median(samples[name]) * 1e3 / (steps * models) for name in blocks)
-        print(f"{models:8}{cost:10.3f}{least:10.3f}{least / cost:10.0%}")
-        curve[models] = {"ms_per_model_step": cost, "floor_ms": least, "seconds": samples}
-    return {"steps": steps, "curve": curve}
-
-
 def run(*, quick: bool) -> dict[str, Any]:
-    """Measure the ceilings, compare the peers, draw the curve; print the tables.
+    """Measure the ceilings, the peers, the curves, the memory and the parts; print the tables.
 
     Args:
         quick: a quarter of the rounds and steps.
@@ -143,5 +96,7 @@ def run(*, quick: bool) -> dict[str, Any]:
         "peers": compare_peers(
             steps, rounds, max(rates["float32"], rates["float32, default"]), quick=quick
         ),
-        "scaling": scale_models(max(2, steps // 4), max(3, rounds // 3)),
+        **measure_curves(max(2, steps // 4), max(3, rounds // 3), quick=quick),
+        "memory": measure_memory(quick=quick),
+        "parts": measure_parts(quick=quick),
     }

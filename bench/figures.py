@@ -6,6 +6,7 @@ import statistics
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style, new_figure
@@ -51,12 +52,7 @@ def scaling(content: dict[str, Any]) -> Figure:
     with house_style():
         made = new_figure(7.0, 3.8)
         ax = made.subplots()
-        for key, colour, label, style in (
-            ("ms_per_model_step", ACCENT, "vaekit", "o-"),
-            ("floor_ms", INK, "floor: products and one pass of Adam", "s--"),
-        ):
-            times = [row[key] for row in curve.values()]
-            ax.plot(models, times, style, color=colour, label=label, markersize=4)
+        _engine_and_floor(ax, models, curve)
         others = {
             name: row["ms_per_model_step"]
             for name, row in peers["rows"].items()
@@ -77,6 +73,99 @@ def scaling(content: dict[str, Any]) -> Figure:
         ax.set_ylabel("ms per model-step")
         ax.legend(loc="lower left")
         heading(ax, "Cost of a model-step", "in one stack; crosses: peers")
+    return made
+
+
+def batch(content: dict[str, Any]) -> Figure:
+    """Time per model-step against the batch."""
+    return _axis(content["batch"]["curve"], "images in a batch", "11 models; both axes logarithmic")
+
+
+def width(content: dict[str, Any]) -> Figure:
+    """Time per model-step against the width of the hidden layers."""
+    return _axis(content["width"]["curve"], "hidden widths", "11 models; both axes logarithmic")
+
+
+def _axis(curve: dict[str, Any], label: str, subtitle: str) -> Figure:
+    """Engine and floor along an axis whose values are the curve's names."""
+    places = [int(name.split(",")[0]) for name in curve]
+    with house_style():
+        made = new_figure(7.0, 3.2)
+        ax = made.subplots()
+        _engine_and_floor(ax, places, curve)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log")
+        ax.set_xticks(places, list(curve))
+        ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+        times = [row[key] for row in curve.values() for key in ("ms_per_model_step", "floor_ms")]
+        shown = [tick for tick in ticks if min(times) / 2 <= tick <= 2 * max(times)]
+        ax.set_yticks(shown, [f"{tick:g}" for tick in shown])
+        ax.minorticks_off()
+        ax.grid(axis="y")
+        ax.set_xlabel(label)
+        ax.set_ylabel("ms per model-step")
+        ax.legend(loc="upper left")
+        heading(ax, f"Cost of a model-step against {label}", subtitle)
+    return made
+
+
+def _engine_and_floor(ax: Axes, places: list[int], curve: dict[str, Any]) -> None:
+    for key, colour, label, style in (
+        ("ms_per_model_step", ACCENT, "vaekit", "o-"),
+        ("floor_ms", INK, "floor: products and one pass of Adam", "s--"),
+    ):
+        times = [row[key] for row in curve.values()]
+        ax.plot(places, times, style, color=colour, label=label, markersize=4)
+
+
+def memory(content: dict[str, Any]) -> Figure:
+    """Peak memory of a training against the number of models, beside what the stack is sized by."""
+    curve = content["memory"]["curve"]
+    models = [int(name) for name in curve]
+    with house_style():
+        made = new_figure(7.0, 3.2)
+        ax = made.subplots()
+        peaks = np.array([row["peak"] for row in curve.values()]) / 1e6
+        planned = np.array([row["planned"] for row in curve.values()]) / 1e6
+        planned += peaks[0] - planned[0]
+        ax.plot(models, peaks, "o-", color=ACCENT, label="measured", markersize=4)
+        label = "one model's process, and what is planned for the others"
+        ax.plot(models, planned, "s--", color=INK, label=label, markersize=4)
+        ax.set_xlim(left=0)
+        ax.set_ylim(bottom=0)
+        ax.grid(axis="y")
+        ax.set_xlabel("models in the stack")
+        ax.set_ylabel("MB")
+        ax.legend(loc="upper left")
+        heading(ax, "Peak memory", "of a training, in a fresh process for each size")
+    return made
+
+
+def parts(content: dict[str, Any]) -> Figure:
+    """Share of each part of a step."""
+    seconds = content["parts"]["seconds"]
+    with house_style():
+        made = new_figure(7.0, 0.34 * len(seconds) + 1.1)
+        ax = made.subplots()
+        middles = {name: statistics.median(found) for name, found in seconds.items()}
+        total = sum(middles.values())
+        for place, (name, middle) in enumerate(reversed(middles.items())):
+            share = 100 * middle / total
+            ax.barh(place, share, height=0.62, color=ACCENT if name == "products" else RULE)
+            low, high = (100 * np.quantile(seconds[name], q) / total for q in (0.2, 0.8))
+            ax.plot([low, high], [place, place], color=INK, linewidth=1.2)
+            ax.annotate(
+                f"{share:.0f} %", (max(share, high), place), (5, 0), textcoords="offset points",
+                va="center",
+            )  # fmt: skip
+        ax.set_yticks(range(len(middles)), list(reversed(middles)))
+        ax.set_xlabel("share of a step, %")
+        ax.margins(x=0.1)
+        heading(
+            ax,
+            f"Where a step of {content['parts']['models']} models goes",
+            "median of profiled blocks; line: middle 60 % of the blocks",
+        )
     return made
 
 

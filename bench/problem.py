@@ -79,14 +79,18 @@ class Problem:
         return State.initial(self.stack(), self.config.learning_rate)
 
 
-def default_problem(models: int, steps: int, device: torch.device = CPU, **changes: Any) -> Problem:
-    """Make the default network's problem for betas evenly spread from 0.25 to 10 at mu = 0.
+def default_config(models: int, steps: int = 1, **changes: Any) -> SweepConfig:
+    """Configure the default network for betas evenly spread from 0.25 to 10 at mu = 0.
 
     Args:
         models: M.
-        steps: of a block.
-        device: where.
+        steps: of a training.
         changes: to the default configuration.
     """
     betas = tuple(float(beta) for beta in np.linspace(0.25, 10.0, models))
-    return Problem(SweepConfig(mu=(0.0,), beta=betas, steps=1, **changes), steps, device)
+    return SweepConfig(mu=(0.0,), beta=betas, steps=steps, **changes)
+
+
+def default_problem(models: int, steps: int, device: torch.device = CPU, **changes: Any) -> Problem:
+    """Make the problem of a default configuration, with a block of steps; see `default_config`."""
+    return Problem(default_config(models, **changes), steps, device)

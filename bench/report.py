@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,41 @@ SECTIONS = (
         "scaling",
         "The floor is measured: the products of a step and one pass of Adam, and nothing else.",
         figures.scaling,
-        tables.scaling_rows,
+        partial(tables.curve_rows, key="scaling"),
+    ),
+    Section(
+        "batch",
+        "Against the batch",
+        "batch",
+        "",
+        figures.batch,
+        partial(tables.curve_rows, key="batch"),
+    ),
+    Section(
+        "width",
+        "Against the width",
+        "width",
+        "",
+        figures.width,
+        partial(tables.curve_rows, key="width"),
+    ),
+    Section(
+        "memory",
+        "Peak memory",
+        "memory",
+        "Planned is what a stack is sized by: parameters, gradient, both moments, activations, and "
+        "the images and noise of a block of steps.",
+        figures.memory,
+        tables.memory_rows,
+    ),
+    Section(
+        "parts",
+        "Where a step goes",
+        "parts",
+        "By PyTorch's profiler, which costs a microsecond or two an operation; images and noise "
+        "are drawn for several steps at once.",
+        figures.parts,
+        tables.part_rows,
     ),
     Section(
         "operations",
@@ -114,7 +149,7 @@ def write_report(folder: Path) -> Path:
     pictures.mkdir(exist_ok=True)
     parts = []
     for section in SECTIONS:
-        if section.key not in content:
+        if section.key not in content or set(content[section.key]) == {"skipped"}:
             continue
         picture = ""
         if section.draw:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 import numpy as np
+
+from bench.memory import beyond_one
 
 Rows = list[list[str]]
 
@@ -36,12 +39,35 @@ def peer_rows(content: dict[str, Any]) -> Rows:
     return found
 
 
-def scaling_rows(content: dict[str, Any]) -> Rows:
-    """The table of times against the number of models."""
-    found = [["models", "ms a model-step", "floor, ms", "floor over time"]]
-    for models, row in content["scaling"]["curve"].items():
+def curve_rows(content: dict[str, Any], key: str) -> Rows:
+    """The table of times along an axis: "scaling" (models), "batch" or "width"."""
+    axis = {"scaling": "models", "batch": "batch", "width": "hidden widths"}[key]
+    found = [[axis, "ms a model-step", "floor, ms", "floor over time"]]
+    for name, row in content[key]["curve"].items():
         time, least = row["ms_per_model_step"], row["floor_ms"]
-        found.append([models, f"{time:.3f}", f"{least:.3f}", f"{least / time:.0%}"])
+        found.append([name, f"{time:.3f}", f"{least:.3f}", f"{least / time:.0%}"])
+    return found
+
+
+def memory_rows(content: dict[str, Any]) -> Rows:
+    """The table of peak memory."""
+    found = [["models", "beyond one, MB", "planned, MB", "measured over planned"]]
+    for name, (grown, planned) in beyond_one(content["memory"]["curve"]).items():
+        ratio = f"{grown / planned:.2f}"
+        found.append([name, f"{grown / 1e6:.0f}", f"{planned / 1e6:.0f}", ratio])
+    return found
+
+
+def part_rows(content: dict[str, Any]) -> Rows:
+    """The table of what a step goes to."""
+    parts = content["parts"]
+    middles = {name: statistics.median(found) for name, found in parts["seconds"].items()}
+    total = sum(middles.values())
+    found = [["", "ms a step", "share"]]
+    found += [[name, f"{ms * 1e3:.3f}", f"{ms / total:.0%}"] for name, ms in middles.items()]
+    found.append(["in all, watched", f"{total * 1e3:.3f}", "100%"])
+    unwatched = statistics.median(parts["unwatched_seconds"])
+    found.append(["in all, unwatched", f"{unwatched * 1e3:.3f}", ""])
     return found
 
 

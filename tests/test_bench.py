@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
+import statistics
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.autograd.profiler import profile, record_function
 
-from bench import ceilings, compiled, peers
+from bench import ceilings, compiled, curves, parts, peers
 from bench.bench_estimators import measure, table
 from bench.ceilings import believed, step_flops
 from bench.eager import stacked_autograd
-from bench.figures import apart
+from bench.memory import beyond_one
 from bench.peers import COMPILED, PEERS, absent, check, still_agree
 from bench.problem import Problem, default_problem
-from bench.report import write_report
-from bench.timing import REPORTS, interleave, ratio
+from bench.timing import interleave, ratio
 from vaekit.config import SweepConfig
 from vaekit.estimators import ESTIMATORS, critic
 from vaekit.estimators.channels import gaussian_channel
 
 
-def small() -> Problem:
-    setup = SweepConfig(mu=(0.0,), beta=(0.5, 1.0, 4.0), steps=1, hidden=(16, 8), tile=2, batch=16)
+def small(hidden: tuple[int, ...] = (16, 8)) -> Problem:
+    setup = SweepConfig(mu=(0.0,), beta=(0.5, 1.0, 4.0), steps=1, hidden=hidden, tile=2, batch=16)
     return Problem(setup, steps=5)
 
 
@@ -95,114 +96,63 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
     assert covered >= 180
 
 
-def samples(ours: float = 1.0) -> dict[str, Any]:
-    """A stored run of one nearest peer twice as slow as 1, in which the engine takes `ours`."""
-    seconds = {
-        "vaekit": [ours] * 4,
-        "stacked autograd": [2.0] * 4,
-        "one after another": [3.0] * 4,
-        "vaekit again (A/A)": [ours] * 4,
+def test_memory_is_counted_beyond_a_stack_of_one() -> None:
+    assert beyond_one(samples()["memory"]["curve"]) == {"3": (18, 16)}
+
+
+def test_a_larger_stack_takes_more_memory_by_about_what_is_planned() -> None:
+    """Processes of their own; the allowance is the allocator's and the libraries' own."""
+    found = {}
+    for models in (1, 40):
+        command = [sys.executable, "-m", "bench.memory", str(models)]
+        found[str(models)] = json.loads(
+            subprocess.run(command, capture_output=True, check=True).stdout
+        )
+    grown, planned = beyond_one(found)["40"]
+    assert 0.5 * planned < grown < 1.5 * planned
+
+
+def test_the_parts_of_a_step_are_all_of_it() -> None:
+    with profile(use_kineto=False) as watched:
+        with record_function(parts.IMAGES):
+            x = torch.rand(64, 64)
+        with record_function(parts.STEP):
+            torch.bmm(x[None], x[None]).add_(1.0)
+    events = watched.function_events
+    found = parts.split(events, steps=2)
+    assert list(found) == list(parts.PARTS)
+    assert sum(found.values()) == pytest.approx(
+        sum(event.self_cpu_time_total for event in events) * 1e-6 / 2
+    )
+    assert found[parts.ADAM] == found[parts.NOISE] == 0
+    assert all(found[name] > 0 for name in (parts.IMAGES, parts.PRODUCTS, parts.OTHERS, parts.STEP))
+
+
+def test_every_part_of_the_engines_step_is_seen() -> None:
+    found = parts.watch(1)["seconds"]
+    assert all(seconds[0] > 0 for seconds in found.values())
+
+
+def test_a_curve_has_the_engine_and_the_floor_at_every_point(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    problems = {
+        name: lambda width=width: small(hidden=(width, 8))
+        for name, width in (("16, 8", 16), ("4, 8", 4))
     }
-    rows = {
-        name: {
-            "ms_per_model_step": 1e3 * times[0] / 20,
-            "ratio": ratio(times, seconds["vaekit"]),
-            "loss_error": 1e-7,
-            "share_of_products": 0.5,
-        }
-        for name, times in seconds.items()
-    }
-    curve = {
-        str(models): {"ms_per_model_step": cost, "floor_ms": 30.0}
-        for models, cost in ((1, 70.0), (11, 50.0), (121, 60.0))
-    }
-    return {
-        "provenance": {
-            "command": "nox -s bench",
-            "commit": "abc",
-            "date": "2026-01-01",
-            "machine": "A <machine>",
-            "versions": {"torch": "2"},
-            "platform": "Linux",
-        },
-        "ceilings": {
-            "copy_bytes_per_second": 1.5e10,
-            "product_flops_per_second": {"float32": 4e11},
-            "seconds_per_call": 1e-6,
-        },
-        "peers": {
-            "models": 10,
-            "steps": 2,
-            "skipped": {"JAX vmap + scan": "jax is not installed"},
-            "rows": rows,
-            "seconds": seconds,
-        },
-        "scaling": {"steps": 5, "curve": curve},
-    }
-
-
-@pytest.mark.parametrize(
-    ("ours", "words"), [(1.0, "ahead of"), (2.0, "level with"), (2.5, "behind")]
-)
-def test_the_pages_sentences_follow_the_samples(ours: float, words: str, tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text(json.dumps(samples(ours)))
-    text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert f"That is {words} its nearest peer: stacked autograd" in text
-    assert "The cheapest stack is one of 11 models: 50.00 ms" in text
-    assert "A &lt;machine&gt;" in text
-    assert "15.0 GB/s" in text
-    assert "JAX vmap + scan: jax is not installed" in text
-    assert text.count("data:image/png;base64,") == 3
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert "| one after another | 150.000 | 150.000 to 150.000 | 4 | " in summary
-
-
-def test_operations_are_on_the_page_with_their_roof(tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text(json.dumps(samples()))
-    row = {"size": "M=2", "direction": "forward", "bytes": 10**6, "work": 2 * 10**6}
-    row |= {"share_of_roof": 0.25, "error": 1e-7, "seconds": [1e-3, 2e-3, 3e-3]}
-    rows = [
-        row | {"operation": name, "implementation": implementation}
-        for name in ("pixel_nll", "layer")
-        for implementation in ("reference", "torch")
-    ]
-    rates = {"float32": 4e11, "float32, default": 2e11}
-    content = {
-        "ceilings": {"copy_bytes_per_second": 1.5e10, "product_flops_per_second": rates},
-        "rows": rows,
-        "skipped": {"compile": "there is no compiler"},
-    }
-    (tmp_path / "operations.json").write_text(json.dumps(content))
-    text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert text.count("data:image/png;base64,") == 4
-    assert "compile: there is no compiler" in text
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    cells = "pixel_nll | M=2 | forward | torch | 2.000 | 1.400 to 2.600 | 3 | 0.50 | 25% | 1.0e-07"
-    assert f"| {cells} |" in summary
-
-
-def test_a_page_without_samples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="is not there"):
-        write_report(tmp_path)
-
-
-def test_committed_summaries_are_those_of_their_samples(tmp_path: Path) -> None:
-    found = sorted(REPORTS.glob("*/training.json"))
-    assert found
-    for path in found:
-        shutil.copy(path, tmp_path)
-        write_report(tmp_path)
-        assert (tmp_path / "summary.md").read_text() == (path.parent / "summary.md").read_text()
+    found = curves.curve("the width", 5, 3, problems)
+    assert list(found["curve"]) == ["16, 8", "4, 8"]
+    for row in found["curve"].values():
+        middle = statistics.median(row["seconds"]["floor"])
+        assert row["floor_ms"] == pytest.approx(1e3 * middle / 15)
+        assert len(row["seconds"]["vaekit"]) == 3
+    assert "4, 8" in capsys.readouterr().out
 
 
 def test_the_work_of_a_step_is_the_designs() -> None:
     """197.5 MFLOP for the default network and a batch of 128."""
     task = default_problem(1, 1)
     assert step_flops(task.stack(), task.config.batch) == pytest.approx(197.5e6, rel=1e-3)
-
-
-def test_labels_of_like_heights_do_not_cover_each_other() -> None:
-    assert apart([1.0, 5.0, 1.1, 1.05], 0.5) == pytest.approx([1.0, 5.0, 2.0, 1.5])
 
 
 def test_a_time_that_the_machine_cannot_do_is_an_error() -> None:
