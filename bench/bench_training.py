@@ -22,6 +22,7 @@ from bench.memory import measure_memory
 from bench.parts import measure_parts
 from bench.peers import PEERS, absent, check, still_agree
 from bench.problem import default_problem
+from bench.static import measure_resources
 from bench.timing import interleave, ratio
 
 
@@ -99,4 +100,5 @@ def run(*, quick: bool) -> dict[str, Any]:
         **measure_curves(max(2, steps // 4), max(3, rounds // 3), quick=quick),
         "memory": measure_memory(quick=quick),
         "parts": measure_parts(quick=quick),
+        "resources": measure_resources(quick=quick),
     }

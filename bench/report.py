@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from bench import figures, tables
 from bench.figures import AGAIN, OURS
+from bench.static import resource_note, resource_rows
 from bench.tables import Rows
 from vaekit.figures import save_figure
 from vaekit.files import write_whole
@@ -30,16 +31,18 @@ class Section:
         key: the samples that it is made from.
         title: its heading.
         name: of its figure.
-        note: what a reader needs to know of it.
+        note: what a reader needs to know of it, or what says that from the samples.
         draw, rows: its figure and its table, if it has them.
+        long: whether the table is folded on the page and left out of the summary.
     """
 
     key: str
     title: str
     name: str
-    note: str
+    note: str | Callable[[dict[str, Any]], str]
     draw: Callable[[dict[str, Any]], Figure] | None = None
     rows: Callable[[dict[str, Any]], Rows] | None = None
+    long: bool = False
 
 
 SECTIONS = (
@@ -107,6 +110,14 @@ SECTIONS = (
         tables.operation_rows,
     ),
     Section(
+        "resources",
+        "What the kernels ask of a card",
+        "resources",
+        resource_note,
+        rows=resource_rows,
+        long=True,
+    ),
+    Section(
         "peers",
         "Noise",
         "noise",
@@ -149,16 +160,25 @@ def write_report(folder: Path) -> Path:
     pictures.mkdir(exist_ok=True)
     parts = []
     for section in SECTIONS:
-        if section.key not in content or set(content[section.key]) == {"skipped"}:
+        measured = content.get(section.key, {"skipped": {}})
+        if section.draw and set(measured) == {"skipped"}:
             continue
         picture = ""
         if section.draw:
             path = pictures / f"{section.name}.png"
             save_figure(section.draw(content), path)
             picture = base64.b64encode(path.read_bytes()).decode()
+        note = section.note if isinstance(section.note, str) else section.note(content)
         rows = section.rows(content) if section.rows else []
         parts.append(
-            {"title": section.title, "note": section.note, "picture": picture} | {"rows": rows}
+            {
+                "title": section.title,
+                "name": section.name,
+                "note": note,
+                "picture": picture,
+                "rows": rows,
+                "long": section.long,
+            }
         )
     write_whole(folder / "summary.md", summary(content, parts))
     page = Environment(
@@ -232,9 +252,12 @@ def summary(content: dict[str, Any], parts: list[dict[str, Any]]) -> str:
     lines += [f"- {name}: {value}" for name, value in facts(content).items()]
     lines += ["", *(f"- {sentence}" for sentence in findings(content))]
     for part in parts:
-        if part["rows"]:
+        lines += ["", f"## {part['title']}"]
+        lines += ["", part["note"]] if part["note"] else []
+        if part["picture"]:
+            lines += ["", f"![{part['title']}](figures/{part['name']}.png)"]
+        if part["rows"] and not part["long"]:
             head, *rows = part["rows"]
-            lines += ["", f"## {part['title']}", "", part["note"], ""]
-            lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+            lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
             lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(lines) + "\n"

@@ -8,13 +8,15 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.autograd.profiler import profile, record_function
 
-from bench import ceilings, compiled, curves, parts, peers
+import resources
+from bench import ceilings, compiled, curves, parts, peers, static
 from bench.bench_estimators import measure, table
 from bench.ceilings import believed, step_flops
 from bench.eager import stacked_autograd
@@ -97,7 +99,8 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
 
 
 def test_memory_is_counted_beyond_a_stack_of_one() -> None:
-    assert beyond_one(samples()["memory"]["curve"]) == {"3": (18, 16)}
+    curve = {"1": {"peak": 109, "planned": 8}, "3": {"peak": 127, "planned": 24}}
+    assert beyond_one(curve) == {"3": (18, 16)}
 
 
 def test_a_larger_stack_takes_more_memory_by_about_what_is_planned() -> None:
@@ -202,3 +205,25 @@ def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_
     assert "!" not in little
     records[4]["supported"] = [True, False]
     assert table(records).splitlines()[-1].count("!") == 1 + much.count("!")
+
+
+def test_kernels_are_compared_with_the_baseline_of_their_triton(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The compiler's part is played here: two architectures, one of which differs in one figure."""
+    kept = resources.Resources(40, 0, 0, 1024, 500, 4)
+    more = resources.Resources(48, 0, 0, 1024, 500, 4)
+    made = SimpleNamespace(measure_everywhere=lambda: {"a": {"k": kept}, "b": {"k": more}})
+    modules = {"resources": resources, "compiler": made}
+    monkeypatch.setattr(static, "module_of_tests", modules.__getitem__)
+    monkeypatch.setattr(static, "version", lambda name: "3")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
+    monkeypatch.setattr(resources, "load", lambda: {"3": {"a": {"k": kept}, "b": {"k": kept}}})
+    found = static.measure_resources(quick=False)
+    assert found["differences"] == ["b: k: registers 40 -> 48 (+8)"]
+    assert found["binaries"] == 2
+    assert "leaves no time" in static.measure_resources(quick=True)["skipped"]["kernels"]
+    monkeypatch.setattr(resources, "load", lambda: {"4": {}})
+    assert "no baseline for Triton 3, only for 4" in static.missing(quick=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "not installed" in static.missing(quick=False)

@@ -12,6 +12,7 @@ import pytest
 from bench.figures import apart
 from bench.report import write_report
 from bench.timing import REPORTS, ratio
+from resources import load
 
 
 def samples(ours: float = 1.0) -> dict[str, Any]:
@@ -124,6 +125,27 @@ def test_operations_are_on_the_page_with_their_roof(tmp_path: Path) -> None:
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     cells = "pixel_nll | M=2 | forward | torch | 2.000 | 1.400 to 2.600 | 3 | 0.50 | 25% | 1.0e-07"
     assert f"| {cells} |" in summary
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({"skipped": {"kernels": "no compiler"}}, "This run compiled nothing: no compiler."),
+        (
+            {"triton": "3", "binaries": 2, "differences": []},
+            "2 binaries with Triton 3: none differs",
+        ),
+        ({"triton": "3", "binaries": 2, "differences": ["a: 1 -> 2", "b"]}, "3: a: 1 -&gt; 2; b."),
+    ],
+)
+def test_the_kernels_table_says_what_differs_from_it(
+    found: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "training.json").write_text(json.dumps(samples() | {"resources": found}))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert words in text
+    row = next(iter(load().values()))["sm_90"]["weights [step, ieee]"]
+    assert f"<td>weights [step, ieee]</td><td>sm_90</td><td>{row.registers}</td>" in text
 
 
 def test_a_page_without_samples_is_refused(tmp_path: Path) -> None:
