@@ -10,6 +10,7 @@ from bench import gate
 from bench.bench_training import run
 from bench.operations import measure_operations
 from bench.report import write_report
+from bench.stored import against_stored, find
 from bench.timing import REPORTS, machine_slug, provenance, store
 
 ROUNDS, QUICK_ROUNDS = 24, 8
@@ -21,7 +22,9 @@ def command_line() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a quarter of the rounds and steps")
     parser.add_argument(
-        "--against", metavar="REF", help="compare the tree here with a commit; 1 means slower"
+        "--against",
+        metavar="REF",
+        help="compare the tree here with a commit, or with a stored run; exit code 1 means slower",
     )
     parser.add_argument(
         "--report",
@@ -41,7 +44,11 @@ def main() -> None:
     if options.against and options.report:
         parser.error("--report goes without --against")
     if options.against:
-        verdicts = gate.against(options.against, QUICK_ROUNDS if options.quick else ROUNDS)
+        stored = find(options.against)
+        if stored:
+            verdicts = against_stored(stored, quick=options.quick)
+        else:
+            verdicts = gate.against(options.against, QUICK_ROUNDS if options.quick else ROUNDS)
         sys.exit(any(verdict.word == "slower" for verdict in verdicts.values()))
     if not options.report:
         command = "nox -s bench" + (" -- --quick" if options.quick else "")

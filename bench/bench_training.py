@@ -11,16 +11,16 @@ machine's noise alone does, and every raw sample is stored.
 from __future__ import annotations
 
 import statistics
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from bench.ceilings import believed, cpu_ceilings, step_flops
-from bench.curves import measure_curves
+from bench.curves import STACK, measure_curves
 from bench.eager import vaekit_engine
 from bench.memory import measure_memory
 from bench.parts import measure_parts
-from bench.peers import PEERS, absent, check, still_agree
+from bench.peers import OURS, OURS_AGAIN, PEERS, absent, check, still_agree
 from bench.problem import default_problem
 from bench.static import measure_resources
 from bench.timing import interleave, ratio
@@ -35,23 +35,23 @@ def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> di
         ceiling: float32 operations a second that this machine's products reach.
         quick: leave out what takes long to compile.
     """
-    task = default_problem(11, steps)
+    task = default_problem(STACK, steps)
     work = step_flops(task.stack(), task.config.batch) * steps * task.models
     skipped = absent(quick=quick)
     blocks = {name: make(task) for name, make in PEERS.items() if name not in skipped}
-    blocks["vaekit again (A/A)"] = vaekit_engine(task)
+    blocks[OURS_AGAIN] = vaekit_engine(task)
     errors, first = check(task, blocks)
     # Whatever was not compiled in the first block would be timed here, and is an error instead.
     with torch.compiler.set_stance("fail_on_recompile"):
         samples = interleave(blocks, rounds, device=task.device)
         still_agree(blocks)
-    print(f"\n11 models, batch 128, float32; {rounds} rounds of {steps} steps\n")
+    print(f"\n{STACK} models, batch 128, float32; {rounds} rounds of {steps} steps\n")
     print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>12}")
     print(f"{'':28}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>12}")
     rows = {}
     for name, seconds in samples.items():
         cost = statistics.median(seconds) * 1e3 / (steps * task.models)
-        mid, low, high = ratio(seconds, samples["vaekit"])
+        mid, low, high = ratio(seconds, samples[OURS])
         part = believed(work / ceiling, statistics.median(seconds))
         print(
             f"{name:28}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}"
@@ -69,22 +69,35 @@ def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> di
     return {
         "models": task.models,
         "steps": steps,
+        "problem": task.described(),
         "skipped": skipped,
         "rows": rows,
         "seconds": samples,
     }
 
 
+class Plan(NamedTuple):
+    """Steps of a timed block and how many blocks, of the peers and of the curves."""
+
+    steps: int
+    rounds: int
+    curve_steps: int
+    curve_rounds: int
+
+
+FULL, QUICK = Plan(20, 24, 5, 8), Plan(10, 6, 2, 3)
+
+
 def run(*, quick: bool) -> dict[str, Any]:
     """Measure the ceilings, the peers, the curves, the memory and the parts; print the tables.
 
     Args:
-        quick: a quarter of the rounds and steps.
+        quick: fewer rounds, steps and points, and nothing that takes long to compile.
 
     Returns:
         What `report` is made from: every raw sample.
     """
-    steps, rounds = (10, 6) if quick else (20, 24)
+    plan = QUICK if quick else FULL
     ceilings = cpu_ceilings()
     rates = ceilings["product_flops_per_second"]
     print(
@@ -92,12 +105,11 @@ def run(*, quick: bool) -> dict[str, Any]:
         + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {name}" for name, rate in rates.items())
         + f", {ceilings['seconds_per_call'] * 1e6:.1f} us a call"
     )
+    peak = max(rates["float32"], rates["float32, default"])
     return {
         "ceilings": ceilings,
-        "peers": compare_peers(
-            steps, rounds, max(rates["float32"], rates["float32, default"]), quick=quick
-        ),
-        **measure_curves(max(2, steps // 4), max(3, rounds // 3), quick=quick),
+        "peers": compare_peers(plan.steps, plan.rounds, peak, quick=quick),
+        **measure_curves(plan.curve_steps, plan.curve_rounds, quick=quick),
         "memory": measure_memory(quick=quick),
         "parts": measure_parts(quick=quick),
         "resources": measure_resources(quick=quick),

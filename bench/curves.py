@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -79,33 +80,28 @@ def curve(
     return {"steps": steps, "curve": points}
 
 
+def models_curve(models: Iterable[int], steps: int, rounds: int) -> dict[str, Any]:
+    """Time the default network against the number of models."""
+    problems = {str(count): partial(default_problem, count, steps) for count in models}
+    return curve("the number of models", steps, rounds, problems)
+
+
 def measure_curves(steps: int, rounds: int, *, quick: bool) -> dict[str, Any]:
     """Draw all three curves.
 
     Returns:
         scaling (against the number of models), batch and width.
     """
-    models = QUICK_MODELS if quick else MODELS
-    batches = QUICK_BATCHES if quick else BATCHES
-    widths = QUICK_WIDTHS if quick else WIDTHS
-
-    def point(count: int, **changes: Any) -> Callable[[], Problem]:
-        return lambda: default_problem(count, steps, **changes)
-
+    made = partial(default_problem, STACK, steps)
+    batches = {
+        str(size): partial(made, batch=size) for size in (QUICK_BATCHES if quick else BATCHES)
+    }
+    widths = {
+        f"{wide}, {narrow}": partial(made, hidden=(wide, narrow))
+        for wide, narrow in (QUICK_WIDTHS if quick else WIDTHS)
+    }
     return {
-        "scaling": curve(
-            "the number of models", steps, rounds, {str(count): point(count) for count in models}
-        ),
-        "batch": curve(
-            f"the batch, {STACK} models",
-            steps,
-            rounds,
-            {str(batch): point(STACK, batch=batch) for batch in batches},
-        ),
-        "width": curve(
-            f"the hidden widths, {STACK} models",
-            steps,
-            rounds,
-            {f"{wide}, {narrow}": point(STACK, hidden=(wide, narrow)) for wide, narrow in widths},
-        ),
+        "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds),
+        "batch": curve(f"the batch, {STACK} models", steps, rounds, batches),
+        "width": curve(f"the hidden widths, {STACK} models", steps, rounds, widths),
     }

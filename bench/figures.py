@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.peers import OURS, OURS_AGAIN
 from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style, new_figure
 
-OURS, AGAIN = "vaekit", "vaekit again (A/A)"
 LOOKS = {"reference": ("o", MUTED), "torch": ("D", ACCENT), "compile": ("^", INK)}
 
 
@@ -19,7 +19,7 @@ def ladder(content: dict[str, Any]) -> Figure:
     """Time of each peer as a bar, with the middle 60 % of its rounds."""
     peers = content["peers"]
     scale = 1e3 / (peers["steps"] * peers["models"])
-    names = [name for name in peers["rows"] if name != AGAIN]
+    names = [name for name in peers["rows"] if name != OURS_AGAIN]
     names.sort(key=lambda name: peers["rows"][name]["ms_per_model_step"], reverse=True)
     with house_style():
         made = new_figure(7.0, 0.42 * len(names) + 1.2)
@@ -56,7 +56,7 @@ def scaling(content: dict[str, Any]) -> Figure:
         others = {
             name: row["ms_per_model_step"]
             for name, row in peers["rows"].items()
-            if name not in {OURS, AGAIN}
+            if name not in {OURS, OURS_AGAIN}
         }
         heights = apart(list(others.values()), 0.05 * max(others.values()))
         for (name, time), height in zip(others.items(), heights, strict=True):
@@ -181,7 +181,7 @@ def apart(heights: list[float], gap: float) -> list[float]:
 def noise(content: dict[str, Any]) -> Figure:
     """Every round's ratio of the engine to itself: what this machine's noise alone does."""
     seconds = content["peers"]["seconds"]
-    ratios = np.array(seconds[AGAIN]) / np.array(seconds[OURS])
+    ratios = np.array(seconds[OURS_AGAIN]) / np.array(seconds[OURS])
     middle = statistics.median(ratios)
     with house_style():
         made = new_figure(7.0, 2.4)

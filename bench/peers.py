@@ -25,8 +25,9 @@ from bench.jax_peer import jax_vmap_scan
 from bench.problem import Block, Problem
 from vaekit.machine import synchronize
 
+OURS, OURS_AGAIN = "vaekit", "vaekit again (A/A)"
 PEERS: dict[str, Callable[[Problem], Block]] = {
-    "vaekit": vaekit_engine,
+    OURS: vaekit_engine,
     "stacked autograd": stacked_autograd,
     "stacked + torch.compile": stacked_compiled,
     "torch.func vmap": functional_vmap,

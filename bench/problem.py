@@ -70,6 +70,20 @@ class Problem:
             [latent_noise(self.config, self.seeds, self.beta, t) for t in range(1, self.steps + 1)]
         )
 
+    def described(self) -> dict[str, object]:
+        """What must be the same of two runs whose times are compared."""
+        config = self.config
+        return {
+            "models": self.models,
+            "steps": self.steps,
+            "batch": config.batch,
+            "hidden": list(config.hidden),
+            "pixels": config.pixels,
+            "latents": config.latents,
+            "likelihood": config.likelihood,
+            "precision": config.precision,
+        }
+
     def stack(self) -> StackedVAE:
         """Return the models untrained."""
         return StackedVAE.initial(self.config, self.seeds)

@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from bench import figures, tables
-from bench.figures import AGAIN, OURS
+from bench.peers import OURS, OURS_AGAIN
 from bench.static import resource_note, resource_rows
 from bench.tables import Rows
 from vaekit.figures import save_figure
@@ -229,12 +229,12 @@ def findings(content: dict[str, Any]) -> list[str]:
     """What the samples say, in sentences."""
     peers, curve = content["peers"], content["scaling"]["curve"]
     rows = peers["rows"]
-    others = {name: row for name, row in rows.items() if name not in {OURS, AGAIN}}
+    others = {name: row for name, row in rows.items() if name not in {OURS, OURS_AGAIN}}
     nearest = min(others, key=lambda name: others[name]["ratio"][0])
     mid, low, high = others[nearest]["ratio"]
     best = min(curve, key=lambda models: curve[models]["ms_per_model_step"])
     least = curve[best]
-    _, same_low, same_high = rows[AGAIN]["ratio"]
+    _, same_low, same_high = rows[OURS_AGAIN]["ratio"]
     relation = "ahead of" if low > 1 else "behind" if high < 1 else "level with"
     cost = rows[OURS]["ms_per_model_step"]
     return [
