@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.demonstrate import PLANTED, SAME
+from bench.paired import judge
 from bench.peers import OURS, OURS_AGAIN
 from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style, new_figure
 
@@ -236,4 +238,27 @@ def roofline(content: dict[str, Any]) -> Figure:
             f"roof: copies at {copies / 1e9:.1f} GB/s, products at {peak / 1e9:,.0f} GFLOP/s, "
             "both measured in the run",
         )
+    return made
+
+
+def demonstration(content: dict[str, Any]) -> Figure:
+    """Interval of every comparison of the gate's trial, and the limit that it had to exceed."""
+    comparisons = content["demonstration"]["comparisons"]
+    kinds = (SAME, PLANTED)
+    with house_style():
+        made = new_figure(7.0, 3.4)
+        axes = made.subplots(1, 2, sharey=True, width_ratios=[2, 1])
+        for ax, kind in zip(axes, kinds, strict=True):
+            found = [judge(row["seconds"]) for row in comparisons if row["kind"] == kind]
+            for place, verdict in enumerate(found, 1):
+                colour = ACCENT if verdict.word == "slower" else MUTED
+                ax.plot([place, place], [verdict.low, verdict.high], color=colour, linewidth=1.4)
+                ax.plot(place, verdict.ratio, "o", color=colour, markersize=2.5)
+                ax.plot(place, verdict.limit, "_", color=INK, markersize=5)
+            ax.axhline(1.0, color=RULE, zorder=0)
+            ax.set_xlabel("comparison")
+            ax.xaxis.get_major_locator().set_params(integer=True)
+            said = sum(verdict.word == "slower" for verdict in found)
+            heading(ax, kind, f"slower: {said} of {len(found)}")
+        axes[0].set_ylabel("time over time")
     return made

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,10 @@ WORKER = Path(__file__).with_name("worker.py")
 class Worker:
     """A process that times benchmarks with one tree's sources."""
 
-    def __init__(self, tree: Path, name: str) -> None:
+    def __init__(self, tree: Path, name: str, options: Sequence[str] = ()) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(tree)],
+            [sys.executable, str(WORKER), str(tree), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -123,12 +123,19 @@ def against(ref: str, rounds: int, new: Path = ROOT) -> dict[str, Verdict]:
 
 
 @contextmanager
-def workers(trees: Mapping[str, tuple[str, Path]]) -> Iterator[dict[str, Worker]]:
-    """Keep a process ready for each of some trees, given by the name of a role and their own."""
+def workers(
+    trees: Mapping[str, tuple[str, Path]], options: Sequence[str] = ()
+) -> Iterator[dict[str, Worker]]:
+    """Keep a process ready for each of some trees.
+
+    Args:
+        trees: name and place of each, by its role.
+        options: of the worker, after the tree.
+    """
     with ExitStack() as stack:
         ready = {}
         for role, (name, place) in trees.items():
-            ready[role] = Worker(place, name)
+            ready[role] = Worker(place, name, options)
             stack.callback(ready[role].close)
         yield ready
 

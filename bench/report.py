@@ -118,6 +118,15 @@ SECTIONS = (
         long=True,
     ),
     Section(
+        "demonstration",
+        "Does the gate keep its word?",
+        "demonstration",
+        "Comparisons in real processes, of a commit with itself and with a copy of it that does "
+        "5 % more work. Dashes: the limit that an interval must lie above.",
+        figures.demonstration,
+        tables.demonstration_rows,
+    ),
+    Section(
         "peers",
         "Noise",
         "noise",
@@ -137,9 +146,10 @@ def load(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SystemExit(f"bench: {path} is not there; `nox -s bench` without --report makes it")
     content = json.loads(path.read_text(encoding="utf-8"))
-    others = folder / "operations.json"
-    if others.is_file():
-        content["operations"] = json.loads(others.read_text(encoding="utf-8"))
+    for name in ("operations", "demonstration"):
+        other = folder / f"{name}.json"
+        if other.is_file():
+            content[name] = json.loads(other.read_text(encoding="utf-8"))
     return content
 
 

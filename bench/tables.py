@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.demonstrate import count
 from bench.memory import beyond_one
 
 Rows = list[list[str]]
@@ -92,4 +93,13 @@ def operation_rows(content: dict[str, Any]) -> Rows:
                 f"{row['error']:.1e}",
             ]
         )
+    return found
+
+
+def demonstration_rows(content: dict[str, Any]) -> Rows:
+    """The table of what the gate said."""
+    made = content["demonstration"]
+    found = [["trees", "comparisons", "slower", "no difference", "faster"]]
+    for kind, words in count(made["comparisons"]).items():
+        found.append([kind, str(sum(words.values())), *map(str, words.values())])
     return found
