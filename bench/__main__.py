@@ -15,7 +15,6 @@ from bench.stored import against_stored, find
 from bench.timing import REPORTS, machine_slug, provenance, store
 
 ROUNDS, QUICK_ROUNDS = 24, 8
-CALLS, QUICK_CALLS = 30, 5
 
 
 def positive(text: str) -> int:
@@ -58,7 +57,7 @@ def measure(*, quick: bool) -> None:
     """Measure everything that the page shows, and store it."""
     made = {"provenance": provenance("nox -s bench" + (" -- --quick" if quick else ""))}
     print(f"\nraw samples: {store('training', made | run(quick=quick))}\n", flush=True)
-    operations = measure_operations(QUICK_CALLS if quick else CALLS)
+    operations = measure_operations(quick=quick)
     print(f"\nraw samples: {store('operations', made | operations)}\n")
 
 

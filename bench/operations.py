@@ -22,11 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(__file__).with_name("test_operations.py")
 
 
-def time_operations(rounds: int) -> list[dict[str, Any]]:
-    """Run every benchmark of `test_operations` in a process of its own.
+Row = tuple[str, str, str]
+CALLS, QUICK_CALLS = 15, 5
+
+
+def time_operations(wanted: list[Row], calls: int) -> list[dict[str, Any]]:
+    """Run benchmarks of `test_operations` in a process of their own.
 
     Args:
-        rounds: counted calls of each row.
+        wanted: the rows to time.
+        calls: counted ones of each row.
 
     Returns:
         pytest-benchmark's record of each row.
@@ -36,19 +41,27 @@ def time_operations(rounds: int) -> list[dict[str, Any]]:
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
-        command = [sys.executable, "-m", "pytest", str(FILE), "-q", "--no-header", "-p"]
-        command += ["no:cacheprovider", "--benchmark-enable", "--benchmark-columns=median,iqr"]
-        command += [f"--benchmark-min-rounds={rounds}", f"--benchmark-json={path}"]
+        command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
+        command += ["--benchmark-enable", "--benchmark-columns=median,iqr"]
+        command += [f"--benchmark-min-rounds={calls}", f"--benchmark-json={path}"]
+        command += [f"{FILE}::test_operation[{'-'.join(row)}]" for row in wanted]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             raise SystemExit("bench: an operation's benchmark failed; what it printed stands above")
         return json.loads(path.read_text(encoding="utf-8"))["benchmarks"] if path.exists() else []
 
 
-def measure_operations(rounds: int) -> dict[str, Any]:
+def left_out(*, quick: bool) -> dict[str, str]:
+    """Name the implementations that are not timed here, each with the reason."""
+    if quick:
+        return dict.fromkeys(("reference", "compile"), "--quick times the project's own alone")
+    return {"compile": compiler_missing()} if compiler_missing() else {}
+
+
+def measure_operations(*, quick: bool) -> dict[str, Any]:
     """Time every operation and set each beside its roof.
 
     Args:
-        rounds: counted calls of each row.
+        quick: fewer calls, and the project's own implementation alone.
 
     Returns:
         The ceilings of this run, the rows with every raw sample, and what was skipped and why.
@@ -57,23 +70,23 @@ def measure_operations(rounds: int) -> dict[str, Any]:
         RuntimeError: a row is above its roof.
         SystemExit: a benchmark failed, or a row that was declared is not there.
     """
+    skipped = left_out(quick=quick)
+    declared = [row for row in rows() if row[2] not in skipped]
     ceilings = cpu_ceilings()
     copies = ceilings["copy_bytes_per_second"]
     rates = ceilings["product_flops_per_second"]
     products = max(rates["float32"], rates["float32, default"])
-    found = []
-    for record in time_operations(rounds):
+    found, lost = [], set(declared)
+    for record in time_operations(declared, QUICK_CALLS if quick else CALLS):
         info, seconds = record["extra_info"], record["stats"]["data"]
         least = max(info["bytes"] / copies, info["work"] / products)
         share = believed(least, statistics.median(seconds))
         found.append({**info, "share_of_roof": share, "seconds": seconds})
-    skipped = {"compile": compiler_missing()} if compiler_missing() else {}
-    declared = set(rows())
-    made = {(row["operation"], row["direction"], row["implementation"]) for row in found}
-    lost = {row for row in declared - made if row[2] not in skipped}
+        lost.discard((info["operation"], info["direction"], info["implementation"]))
     if lost:
         raise SystemExit(
             f"bench: {len(lost)} of {len(declared)} operations were not timed, {min(lost)} for one;"
             " pytest-benchmark times nothing under pytest-xdist"
         )
-    return {"ceilings": ceilings, "rounds": rounds, "rows": found, "skipped": skipped}
+    skipped = {f"operations, {name}": reason for name, reason in skipped.items()}
+    return {"ceilings": ceilings, "rows": found, "skipped": skipped}

@@ -30,8 +30,8 @@ def found(monkeypatch: pytest.MonkeyPatch) -> Callable[[Records, str], dict[str,
     def measured(records: Records, missing: str = "") -> dict[str, Any]:
         monkeypatch.setattr(operations, "cpu_ceilings", lambda: CEILINGS)
         monkeypatch.setattr(operations, "compiler_missing", lambda: missing)
-        monkeypatch.setattr(operations, "time_operations", lambda rounds: records)
-        return measure_operations(3)
+        monkeypatch.setattr(operations, "time_operations", lambda wanted, calls: records)
+        return measure_operations(quick=False)
 
     return measured
 
@@ -60,15 +60,29 @@ def test_a_row_that_was_not_timed_is_missed(found: Callable[..., Any]) -> None:
 
 def test_without_a_compiler_its_rows_alone_may_be_missing(found: Callable[..., Any]) -> None:
     records = [record(*row) for row in rows() if row[2] != "compile"]
-    assert found(records, "no compiler")["skipped"] == {"compile": "no compiler"}
-    with pytest.raises(SystemExit, match="1 of 24"):
+    assert found(records, "no compiler")["skipped"] == {"operations, compile": "no compiler"}
+    with pytest.raises(SystemExit, match="1 of 16"):
         found(records[1:], "no compiler")
     with pytest.raises(SystemExit, match="8 of 24"):
         found(records)
+
+
+def test_a_quick_run_asks_for_the_projects_own_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, str]] = []
+    monkeypatch.setattr(operations, "cpu_ceilings", lambda: CEILINGS)
+
+    def timed(wanted: list[tuple[str, str, str]], calls: int) -> Records:
+        asked.extend(wanted)
+        return [record(*row) for row in wanted]
+
+    monkeypatch.setattr(operations, "time_operations", timed)
+    skipped = measure_operations(quick=True)["skipped"]
+    assert asked == [row for row in rows() if row[2] == "torch"]
+    assert set(skipped) == {"operations, reference", "operations, compile"}
 
 
 def test_a_benchmark_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = subprocess.CompletedProcess([], 1)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: broken)
     with pytest.raises(SystemExit, match="benchmark failed"):
-        time_operations(3)
+        time_operations(rows(), 3)
