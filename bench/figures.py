@@ -80,15 +80,15 @@ def scaling(content: dict[str, Any]) -> Figure:
 
 def batch(content: dict[str, Any]) -> Figure:
     """Time per model-step against the batch."""
-    return _axis(content["batch"]["curve"], "images in a batch", "11 models; both axes logarithmic")
+    return _axis(content["batch"]["curve"], "the batch", "images in a batch")
 
 
 def width(content: dict[str, Any]) -> Figure:
     """Time per model-step against the width of the hidden layers."""
-    return _axis(content["width"]["curve"], "hidden widths", "11 models; both axes logarithmic")
+    return _axis(content["width"]["curve"], "the width", "hidden widths")
 
 
-def _axis(curve: dict[str, Any], label: str, subtitle: str) -> Figure:
+def _axis(curve: dict[str, Any], title: str, label: str) -> Figure:
     """Engine and floor along an axis whose values are the curve's names."""
     places = [int(name.split(",")[0]) for name in curve]
     with house_style():
@@ -107,7 +107,7 @@ def _axis(curve: dict[str, Any], label: str, subtitle: str) -> Figure:
         ax.set_xlabel(label)
         ax.set_ylabel("ms per model-step")
         ax.legend(loc="upper left")
-        heading(ax, f"Cost of a model-step against {label}", subtitle)
+        heading(ax, f"Cost of a model-step against {title}", "11 models; both axes logarithmic")
     return made
 
 
@@ -206,22 +206,25 @@ def roofline(content: dict[str, Any]) -> Figure:
     rates = ceilings["product_flops_per_second"]
     peak = max(rates["float32"], rates["float32, default"])
     with house_style():
-        made = new_figure(7.0, 4.4)
+        made = new_figure(7.0, 4.8)
         ax = made.subplots()
         places = {(row["operation"], row["direction"]): row["work"] / row["bytes"] for row in rows}
         span = np.geomspace(0.6 * min(places.values()), 3.0 * max(places.values()), 200)
         ax.plot(span, np.minimum(span * copies, peak) / 1e9, color=INK, linewidth=1.2)
-        for name, (marker, colour) in LOOKS.items():
+        for name in dict.fromkeys(row["implementation"] for row in rows):
+            marker, colour = LOOKS[name]
             mine = [row for row in rows if row["implementation"] == name]
             ax.plot(
                 [row["work"] / row["bytes"] for row in mine],
                 [row["work"] / statistics.median(row["seconds"]) / 1e9 for row in mine],
-                marker, color=colour, label=name, markersize=5, alpha=0.85,
+                marker, color=colour, label=name, markersize=5, linestyle="", alpha=0.85,
             )  # fmt: skip
         ax.set_xscale("log")
         ax.set_yscale("log")
         lowest = min(row["work"] / statistics.median(row["seconds"]) / 1e9 for row in rows)
-        ax.set_ylim(lowest / 8, 2 * peak / 1e9)
+        top = 2 * peak / 1e9
+        # The names stand below the points, in the lowest two fifths of the panel.
+        ax.set_ylim((lowest / top**0.4) ** (1 / 0.6), top)
         for (operation, direction), place in places.items():
             ax.axvline(place, color=RULE, linewidth=0.6, zorder=0)
             ax.annotate(

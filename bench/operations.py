@@ -42,7 +42,7 @@ def time_operations(wanted: list[Row], calls: int) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
         command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"]
-        command += ["--benchmark-enable", "--benchmark-columns=median,iqr"]
+        command += ["--benchmark-enable", "--benchmark-quiet"]
         command += [f"--benchmark-min-rounds={calls}", f"--benchmark-json={path}"]
         command += [f"{FILE}::test_operation[{'-'.join(row)}]" for row in wanted]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
@@ -77,10 +77,13 @@ def measure_operations(*, quick: bool) -> dict[str, Any]:
     rates = ceilings["product_flops_per_second"]
     products = max(rates["float32"], rates["float32, default"])
     found, lost = [], set(declared)
+    print("\nsingle operations, each held to its definition, timed, and held again\n", flush=True)
     for record in time_operations(declared, QUICK_CALLS if quick else CALLS):
         info, seconds = record["extra_info"], record["stats"]["data"]
         least = max(info["bytes"] / copies, info["work"] / products)
         share = believed(least, statistics.median(seconds))
+        name = f"{info['operation']}, {info['direction']}, {info['implementation']}"
+        print(f"{name:50}{statistics.median(seconds) * 1e3:10.3f} ms{share:8.0%} of its roof")
         found.append({**info, "share_of_roof": share, "seconds": seconds})
         lost.discard((info["operation"], info["direction"], info["implementation"]))
     if lost:
