@@ -50,8 +50,9 @@ SECTIONS = (
         "peers",
         "Beside its peers",
         "ladder",
-        "Every peer was held to the reference's losses before it was timed. Times are interleaved "
-        "rounds in one process.",
+        "Every peer was held to the same losses before it was timed and after. Times are "
+        "interleaved rounds in one process. A first block, which is not among them, holds what a "
+        "peer compiles, unless an earlier run has left that in the compiler's cache.",
         figures.ladder,
         tables.peer_rows,
     ),
