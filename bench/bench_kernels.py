@@ -24,14 +24,8 @@ from unittest import mock
 import torch
 
 from bench.ceilings import believed
-from bench.kernel_ops import (
-    Problem,
-    Timed,
-    checked,
-    directions,
-    module_of_tests,
-    problems,
-)
+from bench.kernel_ops import kernel_operations
+from bench.operation import Operation, Timed, checked, directions, module_of_tests
 from bench.timing import provenance, ratio, store
 from vaekit_kernels import launch
 
@@ -89,22 +83,24 @@ def copy_bandwidth(clock: Clock, rounds: int) -> float:
     return 2 * COPY_BYTES / statistics.median(samples["copy"])
 
 
-def compare(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list[dict[str, Any]]:
-    """Check, time and check again one problem; print its rows and return them with samples."""
-    implementations = {name: problem.implementation(name) for name in ("triton", "compile")}
-    checked(problem, implementations)
+def compare(
+    clock: Clock, operation: Operation, bandwidth: float, rounds: int
+) -> list[dict[str, Any]]:
+    """Check, time and check again one operation; print its rows and return them with samples."""
+    implementations = {name: operation.implementation(name) for name in ("triton", "compile")}
+    checked(operation, implementations)
     # The kernel twice: what two runs of one thing differ by is the noise of this machine.
     timed = implementations | {"triton (A/A)": implementations["triton"]}
-    calls = {name: directions(problem, run) for name, run in timed.items()}
+    calls = {name: directions(operation, run) for name, run in timed.items()}
     rows = []
     for direction in calls["triton"]:
         row = {name: call[direction] for name, call in calls.items()}
-        moved = problem.backward_bytes if direction == "backward" else problem.forward_bytes
+        moved = operation.backward_bytes if direction == "backward" else operation.forward_bytes
         cold = interleave(row, clock.cold, rounds)
         warm = interleave(row, clock.warm, max(3, rounds // 4))
         rows.append(
             {
-                "problem": problem.name,
+                "operation": operation.name,
                 "direction": direction,
                 "bytes": moved,
                 "share_of_copy": {
@@ -117,7 +113,7 @@ def compare(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> li
                 "warm_seconds": warm,
             }
         )
-    checked(problem, implementations)
+    checked(operation, implementations)
     for made in rows:
         print_row(made)
     return rows
@@ -130,7 +126,7 @@ def print_row(row: Mapping[str, Any]) -> None:
     mid, low, high = row["compile_over_triton"]
     _, same_low, same_high = row["again_over_triton"]
     print(
-        f"{row['problem']:32}{row['direction']:10}{cold['triton']:10.1f}{warm:10.1f}"
+        f"{row['operation']:32}{row['direction']:10}{cold['triton']:10.1f}{warm:10.1f}"
         f"{row['share_of_copy']['triton']:9.0%}{row['share_of_copy']['compile']:9.0%}"
         f"{f'{mid:.2f} ({low:.2f} to {high:.2f})':>24}{f'{same_low:.2f} to {same_high:.2f}':>16}"
     )
@@ -158,30 +154,32 @@ def candidates(name: str) -> list[launch.Launch]:
     ]
 
 
-def sweep(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list[dict[str, Any]]:
-    """Check and time every candidate of a problem's rows; print the best of each."""
+def sweep(
+    clock: Clock, operation: Operation, bandwidth: float, rounds: int
+) -> list[dict[str, Any]]:
+    """Check and time every candidate of an operation's rows; print the best of each."""
     found = []
-    for name, direction in zip(problem.pinned, ("forward", "backward"), strict=False):
-        moved = problem.backward_bytes if direction == "backward" else problem.forward_bytes
+    for name, direction in zip(operation.pinned, ("forward", "backward"), strict=False):
+        moved = operation.backward_bytes if direction == "backward" else operation.forward_bytes
         for candidate in candidates(name):
             rows = dict(launch.PINNED[name]) | {
                 launch.FALLBACK: candidate,
                 launch.architecture(torch.device("cuda")): candidate,
             }
             with mock.patch.object(launch, "PINNED", dict(launch.PINNED) | {name: rows}):
-                kernel = problem.implementation("triton")
-                checked(problem, {"triton": kernel})
-                call = directions(problem, kernel)[direction]
+                kernel = operation.implementation("triton")
+                checked(operation, {"triton": kernel})
+                call = directions(operation, kernel)[direction]
                 cold = interleave({"triton": call}, clock.cold, rounds)["triton"]
             share = believed(moved / bandwidth, statistics.median(cold))
             found.append(
-                {"problem": problem.name, "row": name, **asdict(candidate), "share": share,
+                {"operation": operation.name, "row": name, **asdict(candidate), "share": share,
                  "cold_seconds": cold}
             )  # fmt: skip
         mine = [row for row in found if row["row"] == name]
         best = max(mine, key=lambda row: row["share"])
         print(
-            f"{problem.name:32}{name:26}{best['share']:6.0%} of copy: "
+            f"{operation.name:32}{name:26}{best['share']:6.0%} of copy: "
             f"{best['rows']} x {best['cols']}, {best['warps']} warps"
         )
     return found
@@ -222,8 +220,8 @@ def main() -> None:
         print(HEADER)
     rows = []
     sizes = ("a sweep",) if options.quick else ("a sweep", "beyond L2")
-    for problem in problems(torch.device("cuda"), sizes, noise):
-        rows += (sweep if options.sweep else compare)(clock, problem, bandwidth, rounds)
+    for operation in kernel_operations(torch.device("cuda"), sizes, noise):
+        rows += (sweep if options.sweep else compare)(clock, operation, bandwidth, rounds)
     content = {
         "provenance": provenance(" ".join(["python -m bench.bench_kernels", *flags])),
         "card": card(),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.ceilings import believed, cpu_ceilings, step_flops
+from bench.ceilings import believed, cpu_ceilings, product_rate, step_flops
 from bench.curves import STACK, measure_curves
 from bench.eager import vaekit_engine
 from bench.memory import measure_memory
@@ -40,12 +40,14 @@ def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> di
     skipped = absent(quick=quick)
     blocks = {name: make(task) for name, make in PEERS.items() if name not in skipped}
     blocks[OURS_AGAIN] = vaekit_engine(task)
+    print(f"\n{len(blocks)} peers train a first block, and compile what they compile", flush=True)
     errors, first = check(task, blocks)
+    print(f"and are timed in {rounds} rounds of {steps} steps", flush=True)
     # Whatever was not compiled in the first block would be timed here, and is an error instead.
     with torch.compiler.set_stance("fail_on_recompile"):
         samples = interleave(blocks, rounds, device=task.device)
         still_agree(blocks)
-    print(f"\n{STACK} models, batch 128, float32; {rounds} rounds of {steps} steps\n")
+    print(f"\n{STACK} models, batch 128, float32\n")
     print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>12}")
     print(f"{'':28}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>12}")
     rows = {}
@@ -101,14 +103,15 @@ def run(*, quick: bool) -> dict[str, Any]:
     ceilings = cpu_ceilings()
     rates = ceilings["product_flops_per_second"]
     print(
+        f"reads {ceilings['read_bytes_per_second'] / 1e9:.1f} GB/s, "
         f"copies {ceilings['copy_bytes_per_second'] / 1e9:.1f} GB/s, products "
         + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {name}" for name, rate in rates.items())
-        + f", {ceilings['seconds_per_call'] * 1e6:.1f} us a call"
+        + f", {ceilings['seconds_per_call'] * 1e6:.1f} us a call",
+        flush=True,
     )
-    peak = max(rates["float32"], rates["float32, default"])
     return {
         "ceilings": ceilings,
-        "peers": compare_peers(plan.steps, plan.rounds, peak, quick=quick),
+        "peers": compare_peers(plan.steps, plan.rounds, product_rate(ceilings), quick=quick),
         **measure_curves(plan.curve_steps, plan.curve_rounds, quick=quick),
         "memory": measure_memory(quick=quick),
         "parts": measure_parts(quick=quick),

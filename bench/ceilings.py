@@ -35,10 +35,11 @@ def cpu_ceilings(rounds: int = 9) -> dict[str, Any]:
     """Measure the ceilings of a CPU with the threads that torch uses.
 
     Returns:
-        copy_bytes_per_second (read and written), product_flops_per_second of float32 as the engine
-        multiplies ("float32"), of torch's default library ("float32, default") and of bfloat16, and
-        seconds_per_call of an operation on one number. All from the fastest round, since a ceiling
-        is what the machine can do and noise only slows it; the samples are beside them.
+        copy_bytes_per_second (read and written), read_bytes_per_second (of a sum),
+        product_flops_per_second of float32 as the engine multiplies ("float32"), of torch's default
+        library ("float32, default") and of bfloat16, and seconds_per_call of an operation on one
+        number. All from the fastest round, since a ceiling is what the machine can do and noise
+        only slows it; the samples are beside them.
     """
     copied = beyond_cache()
     source = torch.rand(copied // 4)
@@ -61,6 +62,7 @@ def cpu_ceilings(rounds: int = 9) -> dict[str, Any]:
 
     functions: dict[str, Callable[[], object]] = {
         "copy": lambda: target.copy_(source),
+        "read": source.sum,
         "float32": lambda: product(fast_products(CPU), a, b, out)(),
         "float32, default": product(nullcontext(), a, b, out),
         "bfloat16": product(nullcontext(), low_a, low_b, low_out),
@@ -70,6 +72,7 @@ def cpu_ceilings(rounds: int = 9) -> dict[str, Any]:
     best = {name: min(seconds) for name, seconds in samples.items()}
     return {
         "copy_bytes_per_second": 2 * copied / best["copy"],
+        "read_bytes_per_second": copied / best["read"],
         "product_flops_per_second": {
             name: 2 * PRODUCT**3 / best[name]
             for name in ("float32", "float32, default", "bfloat16")
@@ -77,6 +80,17 @@ def cpu_ceilings(rounds: int = 9) -> dict[str, Any]:
         "seconds_per_call": best["call"] / CALLS,
         "seconds": samples,
     }
+
+
+def memory_rate(ceilings: dict[str, Any]) -> float:
+    """Bytes a second of the faster of copying and reading: nothing that moves bytes is quicker."""
+    return float(max(ceilings["copy_bytes_per_second"], ceilings["read_bytes_per_second"]))
+
+
+def product_rate(ceilings: dict[str, Any]) -> float:
+    """Float32 operations a second of the faster of the two product libraries."""
+    rates = ceilings["product_flops_per_second"]
+    return float(max(rates["float32"], rates["float32, default"]))
 
 
 def step_flops(vae: StackedVAE, batch: int) -> int:

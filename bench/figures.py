@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.ceilings import memory_rate, product_rate
 from bench.demonstrate import PLANTED, SAME
 from bench.paired import judge
 from bench.peers import OURS, OURS_AGAIN
@@ -202,15 +203,13 @@ def noise(content: dict[str, Any]) -> Figure:
 def roofline(content: dict[str, Any]) -> Figure:
     """Rate of every operation against its arithmetic for each byte, below the measured roof."""
     rows, ceilings = content["operations"]["rows"], content["operations"]["ceilings"]
-    copies = ceilings["copy_bytes_per_second"]
-    rates = ceilings["product_flops_per_second"]
-    peak = max(rates["float32"], rates["float32, default"])
+    memory_peak, peak = memory_rate(ceilings), product_rate(ceilings)
     with house_style():
         made = new_figure(7.0, 4.8)
         ax = made.subplots()
         places = {(row["operation"], row["direction"]): row["work"] / row["bytes"] for row in rows}
         span = np.geomspace(0.6 * min(places.values()), 3.0 * max(places.values()), 200)
-        ax.plot(span, np.minimum(span * copies, peak) / 1e9, color=INK, linewidth=1.2)
+        ax.plot(span, np.minimum(span * memory_peak, peak) / 1e9, color=INK, linewidth=1.2)
         for name in dict.fromkeys(row["implementation"] for row in rows):
             marker, colour = LOOKS[name]
             mine = [row for row in rows if row["implementation"] == name]
@@ -238,7 +237,7 @@ def roofline(content: dict[str, Any]) -> Figure:
         heading(
             ax,
             "Roofline",
-            f"roof: copies at {copies / 1e9:.1f} GB/s, products at {peak / 1e9:,.0f} GFLOP/s, "
+            f"roof: memory at {memory_peak / 1e9:.1f} GB/s, products at {peak / 1e9:,.0f} GFLOP/s, "
             "both measured in the run",
         )
     return made

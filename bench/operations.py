@@ -1,7 +1,7 @@
 """Single operations on the CPU, timed by pytest-benchmark, each beside its roof.
 
-The roof of an operation is the slower of two measured rates: its bytes at the rate of a copy, or
-its arithmetic at the rate of products. A row above it is an error of the benchmark.
+The roof of an operation is the slower of two measured rates: its bytes at the faster of copying and
+reading, or its arithmetic at the rate of products. A row above it is an error of the benchmark.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.ceilings import believed, cpu_ceilings
+from bench.ceilings import believed, cpu_ceilings, memory_rate, product_rate
 from bench.compiled import compiler_missing
 from bench.test_operations import rows
 
@@ -73,14 +73,12 @@ def measure_operations(*, quick: bool) -> dict[str, Any]:
     skipped = left_out(quick=quick)
     declared = [row for row in rows() if row[2] not in skipped]
     ceilings = cpu_ceilings()
-    copies = ceilings["copy_bytes_per_second"]
-    rates = ceilings["product_flops_per_second"]
-    products = max(rates["float32"], rates["float32, default"])
+    bytes_a_second, work_a_second = memory_rate(ceilings), product_rate(ceilings)
     found, lost = [], set(declared)
     print("\nsingle operations, each held to its definition, timed, and held again\n", flush=True)
     for record in time_operations(declared, QUICK_CALLS if quick else CALLS):
         info, seconds = record["extra_info"], record["stats"]["data"]
-        least = max(info["bytes"] / copies, info["work"] / products)
+        least = max(info["bytes"] / bytes_a_second, info["work"] / work_a_second)
         share = believed(least, statistics.median(seconds))
         name = f"{info['operation']}, {info['direction']}, {info['implementation']}"
         print(f"{name:50}{statistics.median(seconds) * 1e3:10.3f} ms{share:8.0%} of its roof")

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
-from bench.kernel_ops import module_of_tests
+from bench.operation import module_of_tests
 from bench.tables import Rows
 
 

@@ -16,17 +16,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.ceilings import beyond_cache
 from bench.compiled import compiler_missing
-from bench.kernel_ops import (
-    SIZES,
-    Implementation,
-    Problem,
-    Timed,
-    checked,
-    directions,
-    layer,
-    module_of_tests,
-    problems,
-)
+from bench.kernel_ops import SIZES, kernel_operations, layer
+from bench.operation import Implementation, Operation, Timed, checked, directions, module_of_tests
 
 CPU = torch.device("cpu")
 IMPLEMENTATIONS = ("reference", "torch", "compile")
@@ -34,24 +25,24 @@ ROTATED, WARMUP = 3, 2
 SIZE, SMALL = "a sweep", "small"
 
 
-def operations(size: str) -> dict[str, Problem]:
+def operations(size: str) -> dict[str, Operation]:
     """Give every operation at a size of `kernel_ops.SIZES`, by its name without the size."""
     noise = module_of_tests("oracle").normals
-    found = [*problems(CPU, (size,), noise), layer(SIZES[size], CPU)]
-    return {problem.name.rpartition(" ")[0]: problem for problem in found}
+    found = [*kernel_operations(CPU, (size,), noise), layer(SIZES[size], CPU)]
+    return {operation.name.rpartition(" ")[0]: operation for operation in found}
 
 
 def rows() -> list[tuple[str, str, str]]:
     """Name every row: its operation, direction and implementation."""
     return [
         (name, direction, implementation)
-        for name, problem in operations(SMALL).items()
-        for direction in ("forward", "backward")[: 2 if problem.backward_bytes else 1]
+        for name, operation in operations(SMALL).items()
+        for direction in ("forward", "backward")[: 2 if operation.backward_bytes else 1]
         for implementation in IMPLEMENTATIONS
     ]
 
 
-def error(problem: Problem, run: Implementation, direction: str) -> float:
+def error(operation: Operation, run: Implementation, direction: str) -> float:
     """Hold outputs or gradients to the tests' rule.
 
     Returns:
@@ -61,11 +52,11 @@ def error(problem: Problem, run: Implementation, direction: str) -> float:
         AssertionError: it is more than the rule allows.
     """
     checks = module_of_tests("checks")
-    control = checks.run(problem.definition, problem.inputs)
+    control = checks.run(operation.definition, operation.inputs)
     cotangents = checks.random_like(control[0])
-    oracle = problem.oracle or problem.definition
-    exact = checks.run(oracle, checks.widen(problem.inputs), cotangents)
-    found = checks.run(run, problem.inputs, cotangents)
+    oracle = operation.oracle or operation.definition
+    exact = checks.run(oracle, checks.widen(operation.inputs), cotangents)
+    found = checks.run(run, operation.inputs, cotangents)
     if direction == "forward":
         trios = [dict(enumerate(outputs)) for outputs, _ in (found, exact, control)]
     else:
@@ -92,11 +83,11 @@ def test_operation(
     timed = not benchmark.disabled
     if timed and implementation == "compile" and compiler_missing():
         pytest.skip(compiler_missing())
-    problem = operations(SIZE if timed else SMALL)[name]
-    run = problem.implementation(implementation, "inductor" if timed else "aot_eager")
-    first, *_, last = sets = problem.rotated(ROTATED)
+    operation = operations(SIZE if timed else SMALL)[name]
+    run = operation.implementation(implementation, "inductor" if timed else "aot_eager")
+    first, *_, last = sets = operation.rotated(ROTATED)
     checked(first, {implementation: run})
-    calls = itertools.cycle([directions(problem, run)[direction] for problem in sets])
+    calls = itertools.cycle([directions(operation, run)[direction] for operation in sets])
     flush = torch.empty(beyond_cache() if timed else 1, dtype=torch.uint8)
 
     def cold() -> tuple[tuple[Timed], dict[str, object]]:
@@ -110,10 +101,10 @@ def test_operation(
         rounds=request.config.getoption("benchmark_min_rounds"),
         warmup_rounds=WARMUP,
     )
-    moved, work = problem.work(direction)
+    moved, work = operation.work(direction)
     benchmark.extra_info.update(
         operation=name,
-        size=problem.name.rpartition(" ")[2],
+        size=operation.name.rpartition(" ")[2],
         direction=direction,
         implementation=implementation,
         bytes=moved,

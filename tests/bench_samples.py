@@ -43,7 +43,8 @@ def samples(ours: float = 1.0) -> dict[str, Any]:
         },
         "ceilings": {
             "copy_bytes_per_second": 1.5e10,
-            "product_flops_per_second": {"float32": 4e11},
+            "read_bytes_per_second": 1.2e10,
+            "product_flops_per_second": {"float32": 4e11, "float32, default": 2e11},
             "seconds_per_call": 1e-6,
         },
         "peers": {

@@ -98,6 +98,16 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
     assert covered >= 180
 
 
+def test_an_engine_that_is_quicker_than_its_floor_stops_the_benchmark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        curves, "interleave", lambda *_, **__: {"vaekit": [1.0] * 5, "floor": [1.1] * 5}
+    )
+    with pytest.raises(RuntimeError, match="cannot be right"):
+        curves.curve("the width", 5, 5, {"16, 8": small})
+
+
 def test_memory_is_counted_beyond_a_stack_of_one() -> None:
     curve = {"1": {"peak": 109, "planned": 8}, "3": {"peak": 127, "planned": 24}}
     assert beyond_one(curve) == {"3": (18, 16)}
@@ -173,7 +183,14 @@ def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = found["product_flops_per_second"]
     assert rates["float32"] == 2 * 128**3 / min(found["seconds"]["float32"])
     assert found["copy_bytes_per_second"] == 2**23 / min(found["seconds"]["copy"])
+    assert found["read_bytes_per_second"] == 2**22 / min(found["seconds"]["read"])
     assert 0 < found["seconds_per_call"] < 1e-3
+
+
+def test_a_rate_is_that_of_the_fastest_way() -> None:
+    rates = {"product_flops_per_second": {"float32": 2.0, "float32, default": 3.0, "bfloat16": 9.0}}
+    rates |= {"copy_bytes_per_second": 4.0, "read_bytes_per_second": 5.0}
+    assert (ceilings.memory_rate(rates), ceilings.product_rate(rates)) == (5.0, 3.0)
 
 
 def test_what_is_copied_is_far_beyond_the_largest_cache(

@@ -14,6 +14,7 @@ from bench.test_operations import rows
 
 CEILINGS = {
     "copy_bytes_per_second": 100.0,
+    "read_bytes_per_second": 40.0,
     "product_flops_per_second": {"float32": 1000.0, "float32, default": 400.0},
 }
 Records = list[dict[str, Any]]
