@@ -50,11 +50,12 @@ def report(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def bench(session: nox.Session) -> None:
-    """Time the training step beside its peers and write the page: `-- --quick` for less.
+    """Time training and single operations beside peers and ceilings, and write the page.
 
-    `-- --against REF` compares the tree here with a commit instead, and fails where it is slower.
+    `-- --quick` for less; `-- --against REF` compares the tree here with a commit or a stored run
+    instead, and fails where it is slower; `-- --demonstrate` tries that gate.
     """
-    session.install(*PINNED, "-e", ".[jax]")
+    session.install(*PINNED, "-e", ".[jax]", *TEST)
     session.run("python", "-m", "bench", *session.posargs)
 
 

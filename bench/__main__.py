@@ -1,43 +1,91 @@
-"""The training benchmark, its page and its gate: `nox -s bench`."""
+"""The benchmark, its page and its gate: `nox -s bench`."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from bench import gate
 from bench.bench_training import run
+from bench.demonstrate import SETS, demonstrate
+from bench.operations import measure_operations
 from bench.report import write_report
-from bench.timing import REPORTS, machine_slug, store
+from bench.stored import against_stored, find
+from bench.timing import REPORTS, machine_slug, provenance, store
 
 ROUNDS, QUICK_ROUNDS = 24, 8
+
+
+def positive(text: str) -> int:
+    """Read a number of sets."""
+    number = int(text) if text.isdecimal() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 1 or more")
+    return number
 
 
 def command_line() -> argparse.ArgumentParser:
     """What `python -m bench` takes."""
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a quarter of the rounds and steps")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, steps and points")
     parser.add_argument(
-        "--against", metavar="REF", help="compare the tree here with a commit; 1 means slower"
+        "--against",
+        metavar="REF",
+        help="compare the tree here with a commit, or with a stored run; exit code 1 means slower",
     )
     parser.add_argument(
-        "--report", action="store_true", help="write the page again from this machine's samples"
+        "--demonstrate",
+        metavar="SETS",
+        nargs="?",
+        type=positive,
+        const=SETS,
+        help="try the gate on trees that are the same and on one that is 5 % slower",
+    )
+    parser.add_argument(
+        "--report",
+        metavar="FOLDER",
+        nargs="?",
+        type=Path,
+        const=REPORTS / machine_slug(),
+        help="write the page again from the samples of this machine or of a folder",
     )
     return parser
+
+
+def measure(*, quick: bool) -> None:
+    """Measure everything that the page shows, and store it."""
+    made = {"provenance": provenance("nox -s bench" + (" -- --quick" if quick else ""))}
+    print(f"\nraw samples: {store('training', made | run(quick=quick))}\n", flush=True)
+    operations = measure_operations(quick=quick)
+    print(f"\nraw samples: {store('operations', made | operations)}\n")
+
+
+def is_slower(ref: str, *, quick: bool) -> bool:
+    """Compare the tree here with a stored run or a commit, whichever a text names."""
+    stored = find(ref)
+    if stored:
+        verdicts = against_stored(stored, quick=quick)
+    else:
+        verdicts = gate.against(ref, QUICK_ROUNDS if quick else ROUNDS)
+    return any(verdict.word == "slower" for verdict in verdicts.values())
 
 
 def main() -> None:
     """Do what the command line asks for."""
     parser = command_line()
     options = parser.parse_args()
-    if options.against and options.report:
-        parser.error("--report goes without --against")
+    asked = [name for name in ("against", "demonstrate", "report") if getattr(options, name)]
+    if len(asked) > 1:
+        parser.error(f"--{asked[0]} goes without --{asked[1]}")
     if options.against:
-        verdicts = gate.against(options.against, QUICK_ROUNDS if options.quick else ROUNDS)
-        sys.exit(any(verdict.word == "slower" for verdict in verdicts.values()))
+        sys.exit(is_slower(options.against, quick=options.quick))
+    if options.demonstrate:
+        rounds = QUICK_ROUNDS if options.quick else ROUNDS
+        sys.exit(not demonstrate(options.demonstrate, rounds))
     if not options.report:
-        print(f"\nraw samples: {store('training', run(quick=options.quick))}")
-    print(write_report(REPORTS / machine_slug()))
+        measure(quick=options.quick)
+    print(write_report(options.report or REPORTS / machine_slug()))
 
 
 if __name__ == "__main__":

@@ -16,39 +16,22 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor
 
-from bench.kernel_ops import Implementation, Problem, problems
+from bench.ceilings import believed
+from bench.kernel_ops import kernel_operations
+from bench.operation import Operation, Timed, checked, directions, module_of_tests
 from bench.timing import provenance, ratio, store
 from vaekit_kernels import launch
 
 ROUNDS, QUICK_ROUNDS = 60, 12
 WARM_CALLS = 20
 COPY_BYTES = 2**30
-# Rounding of the clock and of the copy's own median; beyond it a time is not believed.
-BELIEVED = 1.05
-
-Timed = Callable[[], object]
-
-
-def tests_checker() -> tuple[Callable[..., None], Implementation]:
-    """The tests' own rule and their own float64 noise; tests are no package, so by their folder."""
-    folder = str(Path(__file__).parents[1] / "tests")
-    if folder not in sys.path:
-        sys.path.append(folder)
-    from checks import assert_matches
-    from oracle import normals
-
-    return assert_matches, normals
 
 
 class Clock:
@@ -100,63 +83,28 @@ def copy_bandwidth(clock: Clock, rounds: int) -> float:
     return 2 * COPY_BYTES / statistics.median(samples["copy"])
 
 
-def directions(problem: Problem, run: Implementation) -> dict[str, Timed]:
-    """The calls to time: forward without a graph, backward through one that is kept."""
-    plain = {name: tensor.detach() for name, tensor in problem.inputs.items()}
-    calls: dict[str, Timed] = {"forward": partial(run, **plain)}
-    if problem.backward_bytes:
-        wanted = [tensor for tensor in problem.inputs.values() if tensor.requires_grad]
-        result = run(**problem.inputs)
-        outputs = [result] if isinstance(result, Tensor) else list(result)
-        cotangents = [torch.randn_like(out) for out in outputs]
-        calls["backward"] = lambda: torch.autograd.grad(
-            outputs, wanted, cotangents, retain_graph=True
-        )
-    return calls
-
-
-def verdict(seconds: float, moved: int, bandwidth: float) -> float:
-    """Share of the copy bandwidth that a cold time amounts to.
-
-    Raises:
-        RuntimeError: it is more than the memory can do, so the benchmark is wrong.
-    """
-    share = moved / seconds / bandwidth
-    if share > BELIEVED:
-        raise RuntimeError(
-            f"{moved} bytes in {seconds * 1e6:.1f} us are {share:.0%} of the measured copy "
-            "bandwidth: this time cannot be right, and nothing of this run is stored"
-        )
-    return share
-
-
-def checked(problem: Problem, implementations: Mapping[str, Implementation]) -> None:
-    """Hold every implementation to the definition; raises AssertionError."""
-    check, _ = tests_checker()
-    for implementation in implementations.values():
-        check(implementation, problem.definition, problem.inputs, oracle=problem.oracle)
-
-
-def compare(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list[dict[str, Any]]:
-    """Check, time and check again one problem; print its rows and return them with samples."""
-    implementations = {"triton": problem.kernel, "compile": torch.compile(problem.definition)}
-    checked(problem, implementations)
+def compare(
+    clock: Clock, operation: Operation, bandwidth: float, rounds: int
+) -> list[dict[str, Any]]:
+    """Check, time and check again one operation; print its rows and return them with samples."""
+    implementations = {name: operation.implementation(name) for name in ("triton", "compile")}
+    checked(operation, implementations)
     # The kernel twice: what two runs of one thing differ by is the noise of this machine.
-    timed = implementations | {"triton (A/A)": problem.kernel}
-    calls = {name: directions(problem, run) for name, run in timed.items()}
+    timed = implementations | {"triton (A/A)": implementations["triton"]}
+    calls = {name: directions(operation, run) for name, run in timed.items()}
     rows = []
     for direction in calls["triton"]:
         row = {name: call[direction] for name, call in calls.items()}
-        moved = problem.backward_bytes if direction == "backward" else problem.forward_bytes
+        moved = operation.backward_bytes if direction == "backward" else operation.forward_bytes
         cold = interleave(row, clock.cold, rounds)
         warm = interleave(row, clock.warm, max(3, rounds // 4))
         rows.append(
             {
-                "problem": problem.name,
+                "operation": operation.name,
                 "direction": direction,
                 "bytes": moved,
                 "share_of_copy": {
-                    name: verdict(statistics.median(samples), moved, bandwidth)
+                    name: believed(moved / bandwidth, statistics.median(samples))
                     for name, samples in cold.items()
                 },
                 "compile_over_triton": ratio(cold["compile"], cold["triton"]),
@@ -165,7 +113,7 @@ def compare(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> li
                 "warm_seconds": warm,
             }
         )
-    checked(problem, implementations)
+    checked(operation, implementations)
     for made in rows:
         print_row(made)
     return rows
@@ -178,7 +126,7 @@ def print_row(row: Mapping[str, Any]) -> None:
     mid, low, high = row["compile_over_triton"]
     _, same_low, same_high = row["again_over_triton"]
     print(
-        f"{row['problem']:32}{row['direction']:10}{cold['triton']:10.1f}{warm:10.1f}"
+        f"{row['operation']:32}{row['direction']:10}{cold['triton']:10.1f}{warm:10.1f}"
         f"{row['share_of_copy']['triton']:9.0%}{row['share_of_copy']['compile']:9.0%}"
         f"{f'{mid:.2f} ({low:.2f} to {high:.2f})':>24}{f'{same_low:.2f} to {same_high:.2f}':>16}"
     )
@@ -206,29 +154,32 @@ def candidates(name: str) -> list[launch.Launch]:
     ]
 
 
-def sweep(clock: Clock, problem: Problem, bandwidth: float, rounds: int) -> list[dict[str, Any]]:
-    """Check and time every candidate of a problem's rows; print the best of each."""
+def sweep(
+    clock: Clock, operation: Operation, bandwidth: float, rounds: int
+) -> list[dict[str, Any]]:
+    """Check and time every candidate of an operation's rows; print the best of each."""
     found = []
-    for name, direction in zip(problem.pinned, ("forward", "backward"), strict=False):
-        moved = problem.backward_bytes if direction == "backward" else problem.forward_bytes
+    for name, direction in zip(operation.pinned, ("forward", "backward"), strict=False):
+        moved = operation.backward_bytes if direction == "backward" else operation.forward_bytes
         for candidate in candidates(name):
             rows = dict(launch.PINNED[name]) | {
                 launch.FALLBACK: candidate,
                 launch.architecture(torch.device("cuda")): candidate,
             }
             with mock.patch.object(launch, "PINNED", dict(launch.PINNED) | {name: rows}):
-                checked(problem, {"triton": problem.kernel})
-                call = directions(problem, problem.kernel)[direction]
+                kernel = operation.implementation("triton")
+                checked(operation, {"triton": kernel})
+                call = directions(operation, kernel)[direction]
                 cold = interleave({"triton": call}, clock.cold, rounds)["triton"]
-            share = verdict(statistics.median(cold), moved, bandwidth)
+            share = believed(moved / bandwidth, statistics.median(cold))
             found.append(
-                {"problem": problem.name, "row": name, **asdict(candidate), "share": share,
+                {"operation": operation.name, "row": name, **asdict(candidate), "share": share,
                  "cold_seconds": cold}
             )  # fmt: skip
         mine = [row for row in found if row["row"] == name]
         best = max(mine, key=lambda row: row["share"])
         print(
-            f"{problem.name:32}{name:26}{best['share']:6.0%} of copy: "
+            f"{operation.name:32}{name:26}{best['share']:6.0%} of copy: "
             f"{best['rows']} x {best['cols']}, {best['warps']} warps"
         )
     return found
@@ -261,15 +212,16 @@ def main() -> None:
         )
     flags = [f"--{name}" for name in ("quick", "sweep") if getattr(options, name)]
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    _, noise = tests_checker()
+    noise = module_of_tests("oracle").normals
     clock = Clock()
     bandwidth = copy_bandwidth(clock, rounds)
     print(f"{card()['name']}: copies at {bandwidth / 1e9:.0f} GB/s\n")
     if not options.sweep:
         print(HEADER)
     rows = []
-    for problem in problems(torch.device("cuda"), quick=options.quick, noise=noise):
-        rows += (sweep if options.sweep else compare)(clock, problem, bandwidth, rounds)
+    sizes = ("a sweep",) if options.quick else ("a sweep", "beyond L2")
+    for operation in kernel_operations(torch.device("cuda"), sizes, noise):
+        rows += (sweep if options.sweep else compare)(clock, operation, bandwidth, rounds)
     content = {
         "provenance": provenance(" ".join(["python -m bench.bench_kernels", *flags])),
         "card": card(),

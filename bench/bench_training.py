@@ -1,4 +1,4 @@
-"""Cost of a training step: vaekit's engine beside its peers, and against the number of models.
+"""Cost of a training step: vaekit's engine beside its peers, along its axes, and by its parts.
 
     python -m bench [--quick]
 
@@ -10,144 +10,110 @@ machine's noise alone does, and every raw sample is stored.
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
-from bench.ceilings import cpu_ceilings, share, step_flops
-from bench.peers import PEERS, Block, Problem, check, vaekit_torch
-from bench.timing import interleave, provenance, ratio
-from vaekit.config import SweepConfig
-from vaekit.model import StackedVAE
-from vaekit.products import fast_products
-
-CPU = torch.device("cpu")
-MODELS = (1, 2, 4, 8, 11, 22, 44, 121)
-
-
-def problem(models: int, steps: int) -> Problem:
-    """Make the default network's problem for a number of betas from 0.25 to 10 at mu = 0."""
-    betas = tuple(float(beta) for beta in np.linspace(0.25, 10.0, models))
-    return Problem(SweepConfig(mu=(0.0,), beta=betas, steps=1), steps)
+from bench.ceilings import believed, cpu_ceilings, product_rate, step_flops
+from bench.curves import STACK, measure_curves
+from bench.eager import vaekit_engine
+from bench.memory import measure_memory
+from bench.parts import measure_parts
+from bench.peers import OURS, OURS_AGAIN, PEERS, absent, check, still_agree
+from bench.problem import default_problem
+from bench.static import measure_resources
+from bench.timing import interleave, ratio
 
 
-def floor(models: int, steps: int) -> Block:
-    """Do only what no engine can leave out: the 17 products of a step and one pass of Adam.
-
-    Its time is the floor that the engine's time is shown against. It is measured, not computed.
-    """
-    setup = problem(models, 1).config
-    vae = StackedVAE.initial(setup, torch.zeros(models, dtype=torch.int64))
-    sizes = vae.architecture.sizes
-    inputs = [torch.rand(models, setup.batch, i) for i, _ in sizes]
-    errors = [torch.rand(models, setup.batch, o) for _, o in sizes]
-    outputs = [torch.empty_like(error) for error in errors]
-    input_errors = [torch.empty_like(x) for x in inputs]
-    vae.flat.grad = torch.empty_like(vae.flat)
-    gradients = vae.architecture.split(vae.flat.grad)
-    adam = torch.optim.Adam([vae.flat], lr=setup.learning_rate, fused=True)
-
-    def block() -> torch.Tensor:
-        with torch.no_grad(), fast_products(CPU):
-            for _ in range(steps):
-                for index, (weight, _) in enumerate(vae.layers):
-                    torch.bmm(inputs[index], weight, out=outputs[index])
-                    x = inputs[index].transpose(1, 2)
-                    torch.bmm(x, errors[index], out=gradients[index][0])
-                    if index:
-                        transposed = weight.transpose(1, 2)
-                        torch.bmm(errors[index], transposed, out=input_errors[index])
-                adam.step()
-        return vae.flat
-
-    return block
-
-
-def compare_peers(steps: int, rounds: int, ceiling: float) -> dict[str, Any]:
+def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> dict[str, Any]:
     """Time all peers on 11 models and print the table.
 
     Args:
         steps: of a timed block.
         rounds: timed blocks of each peer.
         ceiling: float32 operations a second that this machine's products reach.
+        quick: leave out what takes long to compile.
     """
-    task = problem(11, steps)
+    task = default_problem(STACK, steps)
     work = step_flops(task.stack(), task.config.batch) * steps * task.models
-    absent = {} if importlib.util.find_spec("jax") else {"JAX vmap + scan": "jax is not installed"}
-    made = {name: make for name, make in PEERS.items() if name not in absent}
-    errors = check(task, {name: make(task) for name, make in made.items()})
-    blocks = {name: make(task) for name, make in made.items()}
-    blocks["vaekit again (A/A)"] = vaekit_torch(task)
-    samples = interleave(blocks, rounds)
-    print(f"\n11 models, batch 128, float32; {rounds} rounds of {steps} steps\n")
-    print(f"{'':22}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>12}")
-    print(f"{'':22}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>12}")
+    skipped = absent(quick=quick)
+    blocks = {name: make(task) for name, make in PEERS.items() if name not in skipped}
+    blocks[OURS_AGAIN] = vaekit_engine(task)
+    print(f"\n{len(blocks)} peers train a first block, and compile what they compile", flush=True)
+    errors, first = check(task, blocks)
+    print(f"and are timed in {rounds} rounds of {steps} steps", flush=True)
+    # Whatever was not compiled in the first block would be timed here, and is an error instead.
+    with torch.compiler.set_stance("fail_on_recompile"):
+        samples = interleave(blocks, rounds, device=task.device)
+        still_agree(blocks)
+    print(f"\n{STACK} models, batch 128, float32\n")
+    print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>24}{'worst loss':>14}{'of product':>12}")
+    print(f"{'':28}{'model-step':>12}{'(95 % interval)':>24}{'difference':>14}{'peak':>12}")
     rows = {}
     for name, seconds in samples.items():
         cost = statistics.median(seconds) * 1e3 / (steps * task.models)
-        mid, low, high = ratio(seconds, samples["vaekit"])
-        error = errors.get(name, errors["vaekit"])
-        part = share(work, seconds, ceiling)
+        mid, low, high = ratio(seconds, samples[OURS])
+        part = believed(work / ceiling, statistics.median(seconds))
         print(
-            f"{name:22}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}{error:14.1e}"
-            f"{part:12.0%}"
+            f"{name:28}{cost:12.3f}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>24}"
+            f"{errors[name]:14.1e}{part:12.0%}"
         )
         rows[name] = {
             "ms_per_model_step": cost,
             "ratio": [mid, low, high],
-            "loss_error": error,
+            "loss_error": errors[name],
             "share_of_products": part,
+            "first_block_seconds": first[name],
         }
-    for name, reason in absent.items():
-        print(f"{name:22}skipped: {reason}")
+    for name, reason in skipped.items():
+        print(f"{name:28}skipped: {reason}")
     return {
         "models": task.models,
         "steps": steps,
-        "skipped": absent,
+        "problem": task.described(),
+        "skipped": skipped,
         "rows": rows,
         "seconds": samples,
     }
 
 
-def scale_models(steps: int, rounds: int) -> dict[str, Any]:
-    """Time a step against the number of models, beside the floor, and print the table."""
-    print(f"\nms per model-step against the number of models; {rounds} rounds of {steps} steps\n")
-    print(f"{'models':>8}{'vaekit':>10}{'floor':>10}{'of floor':>10}")
-    curve = {}
-    for models in MODELS:
-        task = problem(models, steps)
-        check(task, {"vaekit": vaekit_torch(task)})
-        blocks = {"vaekit": vaekit_torch(task), "floor": floor(models, steps)}
-        samples = interleave(blocks, rounds)
-        cost, least = (statistics.median(samples[name]) * 1e3 / (steps * models) for name in blocks)
-        print(f"{models:8}{cost:10.3f}{least:10.3f}{least / cost:10.0%}")
-        curve[models] = {"ms_per_model_step": cost, "floor_ms": least, "seconds": samples}
-    return {"steps": steps, "curve": curve}
+class Plan(NamedTuple):
+    """Steps of a timed block and how many blocks, of the peers and of the curves."""
+
+    steps: int
+    rounds: int
+    curve_steps: int
+    curve_rounds: int
+
+
+FULL, QUICK = Plan(20, 24, 5, 8), Plan(10, 6, 2, 3)
 
 
 def run(*, quick: bool) -> dict[str, Any]:
-    """Measure the ceilings, compare the peers, draw the curve; print the tables.
+    """Measure the ceilings, the peers, the curves, the memory and the parts; print the tables.
 
     Args:
-        quick: a quarter of the rounds and steps.
+        quick: fewer rounds, steps and points, and nothing that takes long to compile.
 
     Returns:
-        What `report` is made from: every raw sample, with its provenance.
+        What `report` is made from: every raw sample.
     """
-    steps, rounds = (10, 6) if quick else (20, 24)
+    plan = QUICK if quick else FULL
     ceilings = cpu_ceilings()
     rates = ceilings["product_flops_per_second"]
     print(
+        f"reads {ceilings['read_bytes_per_second'] / 1e9:.1f} GB/s, "
         f"copies {ceilings['copy_bytes_per_second'] / 1e9:.1f} GB/s, products "
         + ", ".join(f"{rate / 1e9:.0f} GFLOP/s {name}" for name, rate in rates.items())
-        + f", {ceilings['seconds_per_call'] * 1e6:.1f} us a call"
+        + f", {ceilings['seconds_per_call'] * 1e6:.1f} us a call",
+        flush=True,
     )
     return {
-        "provenance": provenance("nox -s bench" + (" -- --quick" if quick else "")),
         "ceilings": ceilings,
-        "peers": compare_peers(steps, rounds, max(rates["float32"], rates["float32, default"])),
-        "scaling": scale_models(max(2, steps // 4), max(3, rounds // 3)),
+        "peers": compare_peers(plan.steps, plan.rounds, product_rate(ceilings), quick=quick),
+        **measure_curves(plan.curve_steps, plan.curve_rounds, quick=quick),
+        "memory": measure_memory(quick=quick),
+        "parts": measure_parts(quick=quick),
+        "resources": measure_resources(quick=quick),
     }

@@ -7,13 +7,15 @@ regression, and the raw samples are stored whatever the outcome.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from bench import paired
@@ -27,10 +29,10 @@ WORKER = Path(__file__).with_name("worker.py")
 class Worker:
     """A process that times benchmarks with one tree's sources."""
 
-    def __init__(self, tree: Path, name: str) -> None:
+    def __init__(self, tree: Path, name: str, options: Sequence[str] = ()) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(tree)],
+            [sys.executable, str(WORKER), str(tree), *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -103,28 +105,54 @@ def against(ref: str, rounds: int, new: Path = ROOT) -> dict[str, Verdict]:
     Returns:
         The verdict of each benchmark.
     """
-    with checkout(ref) as tree, ExitStack() as stack:
-        workers = {}
-        for name, place in ((BASE, tree), (AGAIN, tree), (NEW, new)):
-            workers[name] = Worker(place, ref if place == tree else "the tree here")
-            stack.callback(workers[name].close)
-        samples = {}
-        for benchmark in workers[NEW].benchmarks:
-            timers = {
-                name: lambda worker=worker, benchmark=benchmark: worker.time(benchmark)  # type: ignore[misc]
-                for name, worker in workers.items()
-            }
-            samples[benchmark] = paired.measure(timers, rounds)
-            print(f"{benchmark}: {rounds} rounds", file=sys.stderr, flush=True)
+    with (
+        checkout(ref) as tree,
+        workers({BASE: (ref, tree), AGAIN: (ref, tree), NEW: ("the tree here", new)}) as ready,
+    ):
+        samples = take_turns(ready, rounds)
     verdicts = {benchmark: paired.judge(seconds) for benchmark, seconds in samples.items()}
     print(table(ref, verdicts))
     content = {
         "provenance": provenance(f"nox -s bench -- --against {ref}"),
         "against": ref,
+        "worker": worker_digest(),
         "seconds": samples,
     }
     print(f"\nraw samples: {store('against', content)}")
     return verdicts
+
+
+@contextmanager
+def workers(
+    trees: Mapping[str, tuple[str, Path]], options: Sequence[str] = ()
+) -> Iterator[dict[str, Worker]]:
+    """Keep a process ready for each of some trees.
+
+    Args:
+        trees: name and place of each, by its role.
+        options: of the worker, after the tree.
+    """
+    with ExitStack() as stack:
+        ready = {}
+        for role, (name, place) in trees.items():
+            ready[role] = Worker(place, name, options)
+            stack.callback(ready[role].close)
+        yield ready
+
+
+def take_turns(ready: Mapping[str, Worker], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Time every benchmark this many rounds in the processes of `BASE`, `AGAIN` and `NEW`."""
+    samples = {}
+    for benchmark in ready[NEW].benchmarks:
+        timers = {role: partial(worker.time, benchmark) for role, worker in ready.items()}
+        samples[benchmark] = paired.measure(timers, rounds)
+        print(f"{benchmark}: {rounds} rounds", file=sys.stderr, flush=True)
+    return samples
+
+
+def worker_digest() -> str:
+    """Digest of what the processes run."""
+    return hashlib.sha256(WORKER.read_bytes()).hexdigest()
 
 
 def table(ref: str, verdicts: Mapping[str, Verdict]) -> str:

@@ -1,44 +1,44 @@
-"""What the kernel benchmark times, as data: ops, sizes, implementations, bytes that must move."""
+"""What the benchmarks of single operations time, as data: ops, sizes, implementations, their work.
+
+Bytes are what must be read and written once. Operations are the additions, multiplications and
+function calls of the definition, each counted as one; the integer arithmetic of Philox is in them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 import vaekit_kernels as ops
+from bench.operation import Implementation, Operation
+from vaekit.products import fast_products
 from vaekit_kernels import Draw, Stream, float_ids, reference
 from vaekit_kernels.philox import normals
 
-Implementation = Callable[..., Any]
-BATCH, PIXELS, FACTORS, LATENTS, BETAS = 128, 441, 9, 9, 11
+PIXELS, FACTORS, LATENTS, BETAS, HIDDEN = 441, 9, 9, 11, 256
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One op at one size.
+class Size(NamedTuple):
+    """Streams of the generator, models of the latent side, models of the pixel side, and B."""
 
-    Attributes:
-        name: op and size.
-        pinned: names of its forward and backward rows in `launch.PINNED`.
-        inputs: by name; those that require grad make it a problem with a backward pass.
-        kernel, definition: the two implementations.
-        forward_bytes, backward_bytes: what must be read and written once, in bytes.
-        oracle: the definition in float64 where the plain one draws float32 noise.
-    """
+    streams: int
+    wide: int
+    models: int
+    batch: int = 128
 
-    name: str
-    pinned: tuple[str, ...]
-    inputs: Mapping[str, Tensor]
-    kernel: Implementation
-    definition: Implementation
-    forward_bytes: int
-    backward_bytes: int = 0
-    oracle: Implementation | None = None
+
+SIZES = {
+    "small": Size(1, 11, 11, batch=8),
+    "a sweep": Size(11, 121, 121),
+    "beyond L2": Size(704, 30976, 1936),
+}
+# Ten rounds of Philox (4 half-products, 4 XORs, 2 additions) give four words; Box and Muller's 12
+# operations make two of them two normals.
+NORMAL = 31
 
 
 def labels(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -53,47 +53,50 @@ def randn(*shape: int, device: torch.device) -> Tensor:
     return torch.randn(*shape, device=device, generator=generator)
 
 
-def generator(streams: int, device: torch.device, noise: Implementation | None) -> Problem:
+def generator(size: Size, device: torch.device, noise: Implementation | None) -> Operation:
     """The sigmoid grid of a number of streams; writes only."""
+    streams, batch = size.streams, size.batch
     seeds, ids = labels(streams, device)
-    call = {"step": 5, "batch": BATCH}
+    call = {"step": 5, "batch": batch}
 
     def oracle(mu: Tensor, seeds: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         assert noise is not None
-        z = mu[:, None, None] + noise(seeds, ids, 5, Stream.IMAGE_TRUTH, BATCH, FACTORS)
+        z = mu[:, None, None] + noise(seeds, ids, 5, Stream.IMAGE_TRUTH, batch, FACTORS)
         clean = reference.render(torch.sigmoid(z), grid=3, tile=7)
-        return clean + 0.5 * noise(seeds, ids, 5, Stream.IMAGE_NOISE, BATCH, PIXELS), z
+        return clean + 0.5 * noise(seeds, ids, 5, Stream.IMAGE_NOISE, batch, PIXELS), z
 
-    return Problem(
+    return Operation(
         name=f"sigmoid_grid S={streams}",
         pinned=("sigmoid_grid",),
         inputs={"mu": 0.1 * seeds.float(), "seeds": seeds, "ids": ids},
-        kernel=partial(ops.sigmoid_grid, backend="triton", **call),
+        op=partial(ops.sigmoid_grid, **call),
         definition=partial(reference.sigmoid_grid, **call),
-        forward_bytes=4 * streams * BATCH * (PIXELS + FACTORS),
+        forward_bytes=4 * streams * batch * (PIXELS + FACTORS),
+        forward_work=streams * batch * ((NORMAL + 2) * PIXELS + (NORMAL + 4) * FACTORS),
         oracle=oracle if noise else None,
     )
 
 
-def latent(models: int, device: torch.device, noise: Implementation | None) -> Problem:
+def latent(size: Size, device: torch.device, noise: Implementation | None) -> Operation:
     """Reparameterisation and KL with the noise drawn where it is used."""
+    models, batch = size.wide, size.batch
     seeds, ids = labels(models, device)
-    mean, logvar = randn(2, models, BATCH, LATENTS, device=device)
+    mean, logvar = randn(2, models, batch, LATENTS, device=device)
 
-    def kernel(mean: Tensor, logvar: Tensor, seeds: Tensor, ids: Tensor) -> Any:
-        return ops.reparameterise(mean, logvar, Draw(seeds, ids, 5), backend="triton")
+    def op(mean: Tensor, logvar: Tensor, seeds: Tensor, ids: Tensor, backend: Any) -> Any:
+        return ops.reparameterise(mean, logvar, Draw(seeds, ids, 5), backend=backend)
 
     def definition(mean: Tensor, logvar: Tensor, seeds: Tensor, ids: Tensor) -> Any:
-        drawn = normals(seeds, ids, 5, Stream.LATENT, BATCH, LATENTS)
+        drawn = normals(seeds, ids, 5, Stream.LATENT, batch, LATENTS)
         return reference.reparameterise(mean, logvar, drawn)
 
     def oracle(mean: Tensor, logvar: Tensor, seeds: Tensor, ids: Tensor) -> Any:
         assert noise is not None
-        drawn = noise(seeds, ids, 5, Stream.LATENT, BATCH, LATENTS)
+        drawn = noise(seeds, ids, 5, Stream.LATENT, batch, LATENTS)
         return reference.reparameterise(mean, logvar, drawn)
 
-    rows = models * BATCH
-    return Problem(
+    rows = models * batch
+    return Operation(
         name=f"reparameterise M={models}",
         pinned=("reparameterise", "reparameterise_backward"),
         inputs={
@@ -102,52 +105,84 @@ def latent(models: int, device: torch.device, noise: Implementation | None) -> P
             "seeds": seeds,
             "ids": ids,
         },
-        kernel=kernel,
+        op=op,
         definition=definition,
         forward_bytes=4 * rows * (3 * LATENTS + 1),
         backward_bytes=4 * rows * (5 * LATENTS + 1),
+        # z: 4 an element; KL: 5. Backward: 2 for the mean, 10 for the log variance.
+        forward_work=rows * LATENTS * (NORMAL + 9),
+        backward_work=rows * LATENTS * 12,
         oracle=oracle if noise else None,
     )
 
 
-def pixel(models: int, device: torch.device, options: Mapping[str, Any]) -> Problem:
+def pixel(size: Size, device: torch.device, options: Mapping[str, Any]) -> Operation:
     """Pixel NLL of models that share the images of their stream by elevens."""
+    models, batch = size.models, size.batch
     streams = models // BETAS
-    image = 0.5 + 0.5 * randn(streams, BATCH, PIXELS, device=device)
-    rows = models * BATCH
-    return Problem(
+    image = 0.5 + 0.5 * randn(streams, batch, PIXELS, device=device)
+    rows = models * batch
+    return Operation(
         name=f"pixel_nll {options.get('likelihood', 'gaussian')} M={models}",
         pinned=("pixel_nll", "pixel_nll_backward"),
         inputs={
-            "output": (2.0 * randn(models, BATCH, PIXELS, device=device)).requires_grad_(),
+            "output": (2.0 * randn(models, batch, PIXELS, device=device)).requires_grad_(),
             "image": image,
         },
-        kernel=partial(ops.pixel_nll, backend="triton", **options),
+        op=partial(ops.pixel_nll, **options),
         definition=partial(reference.pixel_nll, **options),
-        forward_bytes=4 * (PIXELS * BATCH * (models + streams) + rows),
-        backward_bytes=4 * (PIXELS * BATCH * (2 * models + streams) + rows),
+        forward_bytes=4 * (PIXELS * batch * (models + streams) + rows),
+        backward_bytes=4 * (PIXELS * batch * (2 * models + streams) + rows),
+        # The sigmoid takes 4 (negate, exp, add, divide), softplus 5, the terms and their sum 3.
+        forward_work=(8 if options else 7) * rows * PIXELS,
+        backward_work=(6 if options else 9) * rows * PIXELS,
     )
 
 
-def problems(
-    device: torch.device, *, quick: bool, noise: Implementation | None = None
-) -> list[Problem]:
-    """The sizes of a real sweep (121 models) and sizes well beyond any L2.
+def layer(size: Size, device: torch.device) -> Operation:
+    """The first layer of a stack; the project's op is the product library that the engine takes."""
+
+    def definition(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.baddbmm(bias[:, None], x, weight)
+
+    def op(x: Tensor, weight: Tensor, bias: Tensor, backend: str) -> Tensor:
+        assert backend == "torch"
+        with fast_products(x.device):
+            return definition(x, weight, bias)
+
+    models, batch = size.models, size.batch
+    values = models * (batch * PIXELS + PIXELS * HIDDEN + HIDDEN + batch * HIDDEN)
+    return Operation(
+        name=f"layer {PIXELS}x{HIDDEN} M={models}",
+        pinned=(),
+        inputs={
+            "x": randn(models, batch, PIXELS, device=device),
+            "weight": randn(models, PIXELS, HIDDEN, device=device) / PIXELS**0.5,
+            "bias": randn(models, HIDDEN, device=device),
+        },
+        op=op,
+        definition=definition,
+        forward_bytes=4 * values,
+        forward_work=2 * models * batch * PIXELS * HIDDEN,
+    )
+
+
+def kernel_operations(
+    device: torch.device, sizes: Sequence[str] = ("a sweep",), noise: Implementation | None = None
+) -> list[Operation]:
+    """Give every op that has a kernel, at some sizes.
 
     Args:
         device: where the inputs lie.
-        quick: small sizes only.
+        sizes: of `SIZES`; the last one is well beyond any card's L2.
         noise: `normals` in float64, for the check of the ops that draw.
     """
     found = []
-    # streams of the generator, models of the latent side, models of the pixel side
-    for streams, wide, models in (
-        [(11, 121, 121)] if quick else [(11, 121, 121), (704, 30976, 1936)]
-    ):
+    for size in (SIZES[name] for name in sizes):
         found += [
-            generator(streams, device, noise),
-            latent(wide, device, noise),
-            pixel(models, device, {}),
-            pixel(models, device, {"likelihood": "bernoulli"}),
+            generator(size, device, noise),
+            latent(size, device, noise),
+            pixel(size, device, {}),
+            pixel(size, device, {"likelihood": "bernoulli"}),
         ]
     return found

@@ -64,14 +64,23 @@ def judge(samples: Mapping[str, list[float]]) -> Verdict:
     logs = {name: np.log(np.asarray(samples[name])) for name in ORDER}
     if not all(np.isfinite(values).all() for values in logs.values()):
         raise ValueError("samples: a time is not a positive number")
-    mid, low, high = _interval(logs[NEW] - logs[BASE])
-    _, same_low, same_high = _interval(logs[AGAIN] - logs[BASE])
-    noise = max(abs(same_low), abs(same_high))
-    limit = 1 + max(SMALLEST, 2 * noise)
-    return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit)
+    mid, low, high = interval(logs[NEW] - logs[BASE])
+    noise = noise_of(samples[BASE], samples[AGAIN])
+    return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise))
 
 
-def _interval(values: np.ndarray) -> tuple[float, float, float]:
+def noise_of(base: list[float], again: list[float]) -> float:
+    """Size of the log ratio of one thing timed twice, at the far end of its 95 % interval."""
+    _, low, high = interval(np.log(again) - np.log(base))
+    return max(abs(low), abs(high))
+
+
+def limit(noise: float) -> float:
+    """The ratio that a regression must exceed with its whole interval."""
+    return 1 + max(SMALLEST, 2 * noise)
+
+
+def interval(values: np.ndarray) -> tuple[float, float, float]:
     """Median of paired differences, with the 95 % interval of the bootstrap."""
     picks = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
     low, high = np.quantile(np.median(values[picks], axis=1), [0.025, 0.975])

@@ -16,13 +16,17 @@ import numpy as np
 import torch
 
 from vaekit.files import write_whole
-from vaekit.machine import device_name, versions
+from vaekit.machine import device_name, synchronize, versions
 
+CPU = torch.device("cpu")
 REPORTS = Path(__file__).resolve().parent.parent / "reports" / "bench"
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 1
+    functions: Mapping[str, Callable[[], object]],
+    rounds: int,
+    warmup: int = 1,
+    device: torch.device = CPU,
 ) -> dict[str, list[float]]:
     """Time every function once a round, in an order that turns by one each round.
 
@@ -30,9 +34,10 @@ def interleave(
     round means something even where the times themselves do not.
 
     Args:
-        functions: what to time; each must have finished its work when it returns.
+        functions: what to time.
         rounds: counted rounds.
         warmup: rounds that are run first and not counted.
+        device: is waited for before and after each call.
 
     Returns:
         Seconds of every counted round, by function.
@@ -42,8 +47,10 @@ def interleave(
     for number in range(-warmup, rounds):
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
+            synchronize(device)
             start = time.perf_counter()
             functions[name]()
+            synchronize(device)
             elapsed = time.perf_counter() - start
             if number >= 0:
                 samples[name].append(elapsed)

@@ -1,10 +1,11 @@
 """One tree's side of a comparison: times what it is told to, and prints the seconds.
 
-    python worker.py TREE
+    python worker.py TREE [SECONDS [BENCHMARK ...]]
 
 It is run by its path, not as a module, and uses the tree's public names only, so that one copy of
 it times any two commits. A line on stdin is the name of a benchmark; the answer is a line with its
-seconds. What each benchmark must compute is checked once, before the first time.
+seconds. What each benchmark must compute is checked once, before the first time. A time is taken
+over SECONDS at least.
 """
 
 import math
@@ -85,7 +86,8 @@ BENCHMARKS = {
 
 
 # A shorter time is mostly the scheduler's.
-SHORTEST_SECONDS = 0.2
+SHORTEST_SECONDS = float(sys.argv[2]) if len(sys.argv) > 2 else 0.2
+NAMES = sys.argv[3:] or list(BENCHMARKS)
 
 
 def seconds(run: Callable[[], object], repeats: int) -> float:
@@ -102,10 +104,11 @@ def main() -> None:
         if not Path(str(module.__file__)).is_relative_to(TREE):
             raise SystemExit(f"{module.__file__} is not of {TREE}")
     repeats = {}
-    for name, run in BENCHMARKS.items():
+    for name in NAMES:
+        run = BENCHMARKS[name]
         run()
         repeats[name] = math.ceil(SHORTEST_SECONDS / seconds(run, 3))
-    print("ready", *BENCHMARKS, sep=",", flush=True)
+    print("ready", *NAMES, sep=",", flush=True)
     for line in sys.stdin:
         name = line.strip()
         print(seconds(BENCHMARKS[name], repeats[name]), flush=True)

@@ -8,10 +8,12 @@ assembly's metadata (AMD).
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,6 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from resources import Measured, Resources
 from vaekit_kernels import Draw, float_ids, generator, latent, launch, pixel, training_step
 from vaekit_kernels.training_step import FusedStep, Network, Precision
 
@@ -66,22 +69,6 @@ class Launch:
         columns = self.arguments.get("N")
         sizes = [str(size) for size in (rows, columns) if size and "PRECISION" in self.arguments]
         return " ".join([self.name, "x".join(sizes)]).strip()
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a binary asks for. `spills` counts accesses to local memory on NVIDIA, registers on AMD.
-
-    `shared` is in bytes per program, `stack` in bytes per thread, and `wide` counts the loads and
-    stores of 128 bits.
-    """
-
-    registers: int
-    spills: int
-    stack: int
-    shared: int
-    instructions: int
-    wide: int
 
 
 class Recorder:
@@ -334,3 +321,10 @@ def launches(architecture: str) -> Iterator[tuple[str, Launch]]:
 def measure_all(architecture: str) -> dict[str, Resources]:
     """Compile every launch for an architecture and read its resources, by listed name."""
     return {name: measure(build(launch_, architecture)) for name, launch_ in launches(architecture)}
+
+
+def measure_everywhere() -> Measured:
+    """Compile everything for every architecture and read its resources."""
+    # Processes, since the compiler holds the interpreter's lock; spawned, since torch has threads.
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        return dict(zip(TARGETS, pool.map(measure_all, TARGETS), strict=True))

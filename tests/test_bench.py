@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
+import statistics
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.autograd.profiler import profile, record_function
 
-from bench import ceilings
+import resources
+from bench import ceilings, compiled, curves, parts, peers, static
 from bench.bench_estimators import measure, table
-from bench.bench_training import problem
-from bench.ceilings import share, step_flops
-from bench.peers import PEERS, Problem, check, stacked_autograd
-from bench.report import apart, write_report
-from bench.timing import REPORTS, interleave, ratio
+from bench.ceilings import believed, step_flops
+from bench.eager import stacked_autograd
+from bench.memory import beyond_one
+from bench.peers import COMPILED, PEERS, absent, check, still_agree
+from bench.problem import Problem, default_problem
+from bench.timing import interleave, ratio
 from vaekit.config import SweepConfig
 from vaekit.estimators import ESTIMATORS, critic
 from vaekit.estimators.channels import gaussian_channel
 
 
-def small() -> Problem:
-    setup = SweepConfig(mu=(0.0,), beta=(0.5, 1.0, 4.0), steps=1, hidden=(16, 8), tile=2, batch=16)
+def small(hidden: tuple[int, ...] = (16, 8)) -> Problem:
+    setup = SweepConfig(mu=(0.0,), beta=(0.5, 1.0, 4.0), steps=1, hidden=hidden, tile=2, batch=16)
     return Problem(setup, steps=5)
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_every_peer_trains_to_the_references_losses(name: str) -> None:
+@pytest.mark.parametrize("name", [*PEERS])
+def test_every_peer_trains_to_the_same_losses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compiled ones without the compiler of C++, whose absence is no reason to skip them."""
     if name.startswith("JAX") and importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
+    monkeypatch.setattr(compiled, "options", lambda problem: {"backend": "aot_eager"})
     problem = small()
-    assert check(problem, {name: PEERS[name](problem)})[name] <= 1e-4
+    blocks = {"plain": stacked_autograd(problem), name: PEERS[name](problem)}
+    errors, seconds = check(problem, blocks)
+    assert errors[name] <= 1e-4
+    assert seconds[name] > 0
+    with torch.compiler.set_stance("fail_on_recompile"):
+        still_agree(blocks)
 
 
 def test_a_peer_that_trains_to_something_else_is_refused() -> None:
@@ -44,6 +56,22 @@ def test_a_peer_that_trains_to_something_else_is_refused() -> None:
         check(problem, {"lazy": lambda: block() * 1.001})
     with pytest.raises(AssertionError, match="broken"):
         check(problem, {"broken": lambda: torch.full((3,), torch.nan)})
+    first = block()
+    for _ in range(20):
+        block()
+    with pytest.raises(AssertionError, match="cached"):
+        still_agree({"honest": block, "cached": lambda: first})
+
+
+def test_a_peer_that_is_left_out_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "compiler_missing", lambda: "")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert absent(quick=False) == {"JAX vmap + scan": "jax is not installed"}
+    assert set(absent(quick=True)) == {"JAX vmap + scan", *COMPILED}
+    monkeypatch.setattr(peers, "compiler_missing", lambda: "no compiler")
+    assert absent(quick=False)["stacked + torch.compile"] == "no compiler"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
+    assert set(absent(quick=False)) == set(COMPILED)
 
 
 def test_every_function_is_timed_every_round_in_turn() -> None:
@@ -70,107 +98,110 @@ def test_the_interval_of_a_ratio_covers_the_truth() -> None:
     assert covered >= 180
 
 
-def samples(ours: float = 1.0) -> dict[str, Any]:
-    """A stored run of one nearest peer twice as slow as 1, in which the engine takes `ours`."""
-    seconds = {
-        "vaekit": [ours] * 4,
-        "stacked autograd": [2.0] * 4,
-        "one after another": [3.0] * 4,
-        "vaekit again (A/A)": [ours] * 4,
+def test_an_engine_that_is_quicker_than_its_floor_stops_the_benchmark(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        curves, "interleave", lambda *_, **__: {"vaekit": [1.0] * 5, "floor": [1.1] * 5}
+    )
+    with pytest.raises(RuntimeError, match="cannot be right"):
+        curves.curve("the width", 5, 5, {"16, 8": small})
+
+
+def test_memory_is_counted_beyond_a_stack_of_one() -> None:
+    curve = {"1": {"peak": 109, "planned": 8}, "3": {"peak": 127, "planned": 24}}
+    assert beyond_one(curve) == {"3": (18, 16)}
+
+
+def test_a_larger_stack_takes_more_memory_by_about_what_is_planned() -> None:
+    """Processes of their own; the allowance is the allocator's and the libraries' own."""
+    found = {}
+    for models in (1, 40):
+        command = [sys.executable, "-m", "bench.memory", str(models)]
+        found[str(models)] = json.loads(
+            subprocess.run(command, capture_output=True, check=True).stdout
+        )
+    grown, planned = beyond_one(found)["40"]
+    assert 0.5 * planned < grown < 1.5 * planned
+
+
+def test_the_parts_of_a_step_are_all_of_it() -> None:
+    with profile(use_kineto=False) as watched:
+        with record_function(parts.IMAGES):
+            x = torch.rand(64, 64)
+        with record_function(parts.STEP):
+            torch.bmm(x[None], x[None]).add_(1.0)
+    events = watched.function_events
+    found = parts.split(events, steps=2)
+    assert list(found) == list(parts.PARTS)
+    assert sum(found.values()) == pytest.approx(
+        sum(event.self_cpu_time_total for event in events) * 1e-6 / 2
+    )
+    assert found[parts.ADAM] == found[parts.NOISE] == 0
+    assert all(found[name] > 0 for name in (parts.IMAGES, parts.PRODUCTS, parts.OTHERS, parts.STEP))
+
+
+def test_every_part_of_the_engines_step_is_seen() -> None:
+    found = parts.watch(1)["seconds"]
+    assert all(seconds[0] > 0 for seconds in found.values())
+
+
+def test_a_curve_has_the_engine_and_the_floor_at_every_point(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    problems = {
+        name: lambda width=width: small(hidden=(width, 8))
+        for name, width in (("16, 8", 16), ("4, 8", 4))
     }
-    rows = {
-        name: {
-            "ms_per_model_step": 1e3 * times[0] / 20,
-            "ratio": ratio(times, seconds["vaekit"]),
-            "loss_error": 1e-7,
-            "share_of_products": 0.5,
-        }
-        for name, times in seconds.items()
-    }
-    curve = {
-        str(models): {"ms_per_model_step": cost, "floor_ms": 30.0}
-        for models, cost in ((1, 70.0), (11, 50.0), (121, 60.0))
-    }
-    return {
-        "provenance": {
-            "command": "nox -s bench",
-            "commit": "abc",
-            "date": "2026-01-01",
-            "machine": "A <machine>",
-            "versions": {"torch": "2"},
-            "platform": "Linux",
-        },
-        "ceilings": {
-            "copy_bytes_per_second": 1.5e10,
-            "product_flops_per_second": {"float32": 4e11},
-            "seconds_per_call": 1e-6,
-        },
-        "peers": {
-            "models": 10,
-            "steps": 2,
-            "skipped": {"JAX vmap + scan": "jax is not installed"},
-            "rows": rows,
-            "seconds": seconds,
-        },
-        "scaling": {"steps": 5, "curve": curve},
-    }
-
-
-@pytest.mark.parametrize(
-    ("ours", "words"), [(1.0, "ahead of"), (2.0, "level with"), (2.5, "behind")]
-)
-def test_the_pages_sentences_follow_the_samples(ours: float, words: str, tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text(json.dumps(samples(ours)))
-    text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert f"That is {words} its nearest peer: stacked autograd" in text
-    assert "The cheapest stack is one of 11 models: 50.00 ms" in text
-    assert "A &lt;machine&gt;" in text
-    assert "15.0 GB/s" in text
-    assert "JAX vmap + scan: jax is not installed" in text
-    assert text.count("data:image/png;base64,") == 3
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
-    assert "| one after another | 150.000 | 150.000 to 150.000 | 4 | " in summary
-
-
-def test_a_page_without_samples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="is not there"):
-        write_report(tmp_path)
-
-
-def test_committed_summaries_are_those_of_their_samples(tmp_path: Path) -> None:
-    found = sorted(REPORTS.glob("*/training.json"))
-    assert found
-    for path in found:
-        shutil.copy(path, tmp_path)
-        write_report(tmp_path)
-        assert (tmp_path / "summary.md").read_text() == (path.parent / "summary.md").read_text()
+    found = curves.curve("the width", 5, 3, problems)
+    assert list(found["curve"]) == ["16, 8", "4, 8"]
+    for row in found["curve"].values():
+        middle = statistics.median(row["seconds"]["floor"])
+        assert row["floor_ms"] == pytest.approx(1e3 * middle / 15)
+        assert len(row["seconds"]["vaekit"]) == 3
+    assert "4, 8" in capsys.readouterr().out
 
 
 def test_the_work_of_a_step_is_the_designs() -> None:
     """197.5 MFLOP for the default network and a batch of 128."""
-    task = problem(1, 1)
+    task = default_problem(1, 1)
     assert step_flops(task.stack(), task.config.batch) == pytest.approx(197.5e6, rel=1e-3)
 
 
-def test_labels_of_like_heights_do_not_cover_each_other() -> None:
-    assert apart([1.0, 5.0, 1.1, 1.05], 0.5) == pytest.approx([1.0, 5.0, 2.0, 1.5])
-
-
-def test_a_rate_that_the_machine_cannot_do_is_an_error() -> None:
-    assert share(100.0, [2.0, 2.0, 9.0], 100.0) == pytest.approx(0.5)
-    with pytest.raises(RuntimeError, match="cannot be right"):
-        share(100.0, [0.9], 100.0)
+def test_a_time_that_the_machine_cannot_do_is_an_error() -> None:
+    assert believed(1.0, 2.0) == pytest.approx(0.5)
+    for impossible in (0.9, float("nan")):
+        with pytest.raises(RuntimeError, match="cannot be right"):
+            believed(1.0, impossible)
 
 
 def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of a quarter of the bytes and products of a hundredth of the work, but real ones."""
-    monkeypatch.setattr(ceilings, "COPY_BYTES", 2**22)
+    monkeypatch.setattr(ceilings, "beyond_cache", lambda: 2**22)
     monkeypatch.setattr(ceilings, "PRODUCT", 128)
     found = ceilings.cpu_ceilings(rounds=3)
     rates = found["product_flops_per_second"]
     assert rates["float32"] == 2 * 128**3 / min(found["seconds"]["float32"])
     assert found["copy_bytes_per_second"] == 2**23 / min(found["seconds"]["copy"])
+    assert found["read_bytes_per_second"] == 2**22 / min(found["seconds"]["read"])
     assert 0 < found["seconds_per_call"] < 1e-3
+
+
+def test_a_rate_is_that_of_the_fastest_way() -> None:
+    rates = {"product_flops_per_second": {"float32": 2.0, "float32, default": 3.0, "bfloat16": 9.0}}
+    rates |= {"copy_bytes_per_second": 4.0, "read_bytes_per_second": 5.0}
+    assert (ceilings.memory_rate(rates), ceilings.product_rate(rates)) == (5.0, 3.0)
+
+
+def test_what_is_copied_is_far_beyond_the_largest_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ceilings, "CACHES", tmp_path)
+    assert ceilings.beyond_cache() == 2**28
+    for index, size in enumerate(("48K", "491520K", "2048K")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
+    assert ceilings.beyond_cache() == 2 * 480 * 2**20
 
 
 def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_few(
@@ -191,3 +222,25 @@ def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_
     assert "!" not in little
     records[4]["supported"] = [True, False]
     assert table(records).splitlines()[-1].count("!") == 1 + much.count("!")
+
+
+def test_kernels_are_compared_with_the_baseline_of_their_triton(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The compiler's part is played here: two architectures, one of which differs in one figure."""
+    kept = resources.Resources(40, 0, 0, 1024, 500, 4)
+    more = resources.Resources(48, 0, 0, 1024, 500, 4)
+    made = SimpleNamespace(measure_everywhere=lambda: {"a": {"k": kept}, "b": {"k": more}})
+    modules = {"resources": resources, "compiler": made}
+    monkeypatch.setattr(static, "module_of_tests", modules.__getitem__)
+    monkeypatch.setattr(static, "version", lambda name: "3")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
+    monkeypatch.setattr(resources, "load", lambda: {"3": {"a": {"k": kept}, "b": {"k": kept}}})
+    found = static.measure_resources(quick=False)
+    assert found["differences"] == ["b: k: registers 40 -> 48 (+8)"]
+    assert found["binaries"] == 2
+    assert "leaves no time" in static.measure_resources(quick=True)["skipped"]["kernels"]
+    monkeypatch.setattr(resources, "load", lambda: {"4": {}})
+    assert "no baseline for Triton 3, only for 4" in static.missing(quick=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "not installed" in static.missing(quick=False)

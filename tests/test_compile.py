@@ -10,13 +10,7 @@ which also writes the table of `reports/kernels/resources.md`.
 
 from __future__ import annotations
 
-import json
-import multiprocessing
 import re
-from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 
@@ -25,90 +19,24 @@ pytest.importorskip("triton", reason="there is no Triton for this platform")
 import triton
 
 import compiler
-from compiler import CASES, MODULES, TARGETS, Resources
+from compiler import CASES, MODULES, TARGETS
+from resources import TABLE, Measured, Resources, differences, load, store, table
 from vaekit_kernels import launch
 
 pytestmark = pytest.mark.compile
 
-BASELINE = Path(__file__).with_name("compile_baseline.json")
-TABLE = Path(__file__).parents[1] / "reports" / "kernels" / "resources.md"
 VERSION = triton.__version__
 # Bytes of shared memory that a program can have; registers of a multiprocessor (or SIMD's share).
 SHARED_LIMIT = {"sm_80": 163 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024, "gfx942": 65536}
 REGISTER_LIMIT = {"sm_80": 255, "sm_90": 255, "sm_100": 255, "gfx942": 512}
 
-Measured = dict[str, dict[str, Resources]]
-
-
-def load() -> dict[str, Measured]:
-    """Baselines by Triton version, architecture and kernel."""
-    content = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
-    return {
-        version: {
-            target: {name: Resources(**row) for name, row in kernels.items()}
-            for target, kernels in targets.items()
-        }
-        for version, targets in content.items()
-    }
-
-
-def differences(baseline: Mapping[str, Resources], measured: Mapping[str, Resources]) -> list[str]:
-    """One line for each figure that changed, and for each kernel that came or went."""
-    lines = [f"{name}: not in the baseline" for name in measured if name not in baseline]
-    lines += [f"{name}: only in the baseline" for name in baseline if name not in measured]
-    for name in sorted(baseline.keys() & measured.keys()):
-        before, after = asdict(baseline[name]), asdict(measured[name])
-        changes = [
-            f"{key} {before[key]} -> {after[key]} ({after[key] - before[key]:+d})"
-            for key in before
-            if before[key] != after[key]
-        ]
-        if changes:
-            lines.append(f"{name}: {', '.join(changes)}")
-    return lines
-
-
-def table(baselines: Mapping[str, Measured]) -> str:
-    """The report's table of all baselines, in Markdown."""
-    lines = [
-        "# What the kernels ask of a card",
-        "",
-        "Read from binaries that were cross-compiled without a card, so these are resources, not",
-        "speeds. Each cell: registers a thread / bytes of shared memory a program / instructions",
-        "(whole kernel, unrolled). No kernel spills a register or uses stack, on any of them.",
-        "",
-        "Made by `python -m pytest -m compile --write-baseline`; held to by `nox -s compile`.",
-    ]
-    for version, targets in baselines.items():
-        lines += ["", f"## Triton {version}", ""]
-        lines += [f"| kernel | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}"]
-        for name in next(iter(targets.values())):
-            cells = [
-                f"{row.registers} / {row.shared} / {row.instructions}"
-                for row in (kernels[name] for kernels in targets.values())
-            ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
 
 @pytest.fixture(scope="module")
 def measured(request: pytest.FixtureRequest) -> Measured:
     """Resources of everything, compiled once; with --write-baseline also stored."""
-    # Processes, since the compiler holds the interpreter's lock; spawned, since torch has threads.
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        found = dict(zip(TARGETS, pool.map(compiler.measure_all, TARGETS), strict=True))
+    found = compiler.measure_everywhere()
     if request.config.getoption("--write-baseline"):
-        baselines = dict(sorted((load() | {VERSION: found}).items(), reverse=True))
-        content = {
-            version: {
-                target: {name: asdict(row) for name, row in kernels.items()}
-                for target, kernels in targets.items()
-            }
-            for version, targets in baselines.items()
-        }
-        BASELINE.write_text(json.dumps(content, indent=1) + "\n")
-        TABLE.parent.mkdir(parents=True, exist_ok=True)
-        TABLE.write_text(table(baselines))
+        store(VERSION, found)
     return found
 
 

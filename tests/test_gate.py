@@ -122,6 +122,12 @@ def test_the_worker_times_the_trees_own_sources(tmp_path: Path) -> None:
         assert 0 < found.time("latent side") < 60
     finally:
         found.close()
+    short = gate.Worker(gate.ROOT, "here", ("0.01", "latent side"))
+    try:
+        assert short.benchmarks == ["latent side"]
+        assert 0 < short.time("latent side") < 60
+    finally:
+        short.close()
     with pytest.raises(SystemExit, match="the process of empty ended"):
         gate.Worker(tmp_path, "empty")
 

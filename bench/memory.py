@@ -1,0 +1,71 @@
+"""Peak memory of a training, each in a process of its own: `python -m bench.memory MODELS`.
+
+The peak is the kernel's own count of the pages that a process has had in memory (VmHWM). The
+count of `getrusage` is no use: a child's begins with its parent's.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.problem import CPU, default_config
+from vaekit.block import BLOCK_STEPS
+from vaekit.progress import Silent
+from vaekit.stack import Stack, model_bytes
+from vaekit.train import train
+
+ROOT = Path(__file__).resolve().parents[1]
+STATUS = Path("/proc/self/status")
+MODELS, QUICK_MODELS = (1, 11, 22, 44, 121), (1, 11, 44)
+
+
+def peak() -> int:
+    """Bytes that this process has had in memory at most so far."""
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), re.M)
+    assert found
+    return 1024 * int(found[1])
+
+
+def trained(models: int) -> dict[str, int]:
+    """Train a stack for two blocks of steps; the bytes that it took, and that it is sized by."""
+    config = default_config(models, 2 * BLOCK_STEPS)
+    train(config, Stack((0.0,), (0,), config.beta), CPU, Silent())
+    return {"peak": peak(), "planned": models * model_bytes(config)}
+
+
+def beyond_one(curve: dict[str, dict[str, int]]) -> dict[str, tuple[int, int]]:
+    """Bytes beyond those of a stack of one, measured and planned, by the number of models.
+
+    What the libraries take for themselves is the same in every process and falls out.
+    """
+    one = curve["1"]
+    return {
+        name: (row["peak"] - one["peak"], row["planned"] - one["planned"])
+        for name, row in curve.items()
+        if row is not one
+    }
+
+
+def measure_memory(*, quick: bool) -> dict[str, Any]:
+    """Train stacks of several sizes, each in a fresh process, and print the table."""
+    if not STATUS.exists():
+        return {"skipped": {"peak memory": f"{STATUS}, which it is read from, is not there"}}
+    print("\npeak memory of a training in MB, beyond that of one model's, each a fresh process\n")
+    curve = {}
+    for models in QUICK_MODELS if quick else MODELS:
+        command = [sys.executable, "-m", "bench.memory", str(models)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+        curve[str(models)] = json.loads(done.stdout)
+    print(f"{'models':>12}{'measured':>10}{'planned':>10}")
+    for name, (grown, planned) in beyond_one(curve).items():
+        print(f"{name:>12}{grown / 1e6:10.0f}{planned / 1e6:10.0f}", flush=True)
+    return {"curve": curve}
+
+
+if __name__ == "__main__":
+    print(json.dumps(trained(int(sys.argv[1]))))

@@ -1,0 +1,129 @@
+"""What a training step's time goes to, by PyTorch's own profiler.
+
+The profiler's clock runs in the thread that calls the operations, so an operation's time is what
+the loop waits for it, whatever threads it uses itself. Watching costs a microsecond or two an
+operation, which falls to the small ones.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.autograd.profiler import profile, record_function
+from torch.autograd.profiler_util import FunctionEvent
+
+from bench.problem import CPU, default_config
+from vaekit.block import BLOCK_STEPS
+from vaekit.data import draw
+from vaekit.engine import make_step
+from vaekit.objective import latent_noise
+from vaekit.products import fast_products
+from vaekit.state import initial_state
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = 11
+WINDOWS, QUICK_WINDOWS = 7, 3
+IMAGES, NOISE, STEP = "images", "noise of the latents", "Python between operations"
+PRODUCTS, ADAM, OTHERS = "products", "Adam", "other operations"
+PARTS = (PRODUCTS, ADAM, OTHERS, IMAGES, NOISE, STEP)
+
+
+def part(event: FunctionEvent) -> str:
+    """Name the part of a step that an event's own time belongs to."""
+    names = [event.name]
+    while event.cpu_parent is not None:
+        event = event.cpu_parent
+        names.append(event.name)
+    for drawn in (IMAGES, NOISE):
+        if drawn in names:
+            return drawn
+    if any("mm" in name for name in names):
+        return PRODUCTS
+    if any("adam" in name for name in names):
+        return ADAM
+    return STEP if names[0] == STEP else OTHERS
+
+
+def split(events: list[FunctionEvent], steps: int) -> dict[str, float]:
+    """Add up the events' own times by part, in seconds a step."""
+    found: dict[str, float] = defaultdict(float)
+    for event in events:
+        found[part(event)] += event.self_cpu_time_total * 1e-6 / steps
+    return {name: found[name] for name in PARTS}
+
+
+def watch(windows: int) -> dict[str, Any]:
+    """Profile blocks of the engine's training.
+
+    Returns:
+        models, the seconds a step of each part in every window, and those of a whole step that
+        nobody watched.
+    """
+    config = default_config(MODELS)
+    mu, seeds = torch.zeros(1), torch.zeros(MODELS, dtype=torch.int64)
+    beta = torch.tensor(config.beta)
+    step = make_step(config, initial_state(config, seeds), streams=1)
+    steps = torch.arange(1, BLOCK_STEPS + 1)
+
+    def block() -> None:
+        with record_function(IMAGES):
+            images, _ = draw(
+                config, mu.repeat(BLOCK_STEPS), seeds[:BLOCK_STEPS], steps, batch=config.batch
+            )
+        with record_function(NOISE):
+            noise = latent_noise(
+                config,
+                seeds.repeat(BLOCK_STEPS),
+                beta.repeat(BLOCK_STEPS),
+                steps.repeat_interleave(MODELS),
+            ).unflatten(0, (BLOCK_STEPS, MODELS))
+        for given in zip(images[:, None], noise, strict=True):
+            with record_function(STEP):
+                step(*given, beta)
+
+    found, unwatched = [], []
+    with torch.no_grad(), fast_products(CPU):
+        block()
+        for _ in range(windows):
+            start = time.perf_counter()
+            block()
+            unwatched.append((time.perf_counter() - start) / BLOCK_STEPS)
+            with profile(use_kineto=False) as watched:
+                block()
+            found.append(split(watched.function_events, BLOCK_STEPS))
+    seconds = {name: [window[name] for window in found] for name in PARTS}
+    return {"models": MODELS, "seconds": seconds, "unwatched_seconds": unwatched}
+
+
+def measure_parts(*, quick: bool) -> dict[str, Any]:
+    """Watch in a process of its own, which keeps the profiler's chatter, and print the table.
+
+    Raises:
+        SystemExit: that process failed.
+    """
+    windows = QUICK_WINDOWS if quick else WINDOWS
+    command = [sys.executable, "-m", "bench.parts", str(windows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"bench: the profile of a step failed:\n{done.stderr}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    total = sum(statistics.median(seconds) for seconds in found["seconds"].values())
+    print(f"\nwhat a step of {MODELS} models goes to: ms, share of what was watched\n")
+    for name, seconds in found["seconds"].items():
+        middle = statistics.median(seconds)
+        print(f"{name:28}{middle * 1e3:10.3f}{middle / total:10.0%}")
+    unwatched = statistics.median(found["unwatched_seconds"])
+    print(f"{'in all, unwatched':28}{unwatched * 1e3:10.3f}", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(watch(int(sys.argv[1]))))

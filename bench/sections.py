@@ -1,0 +1,128 @@
+"""What stands on the benchmark's page, in order: each part's samples, figure, table and note."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from bench import figures, tables
+from bench.static import resource_note, resource_rows
+from bench.tables import Rows
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        key: the samples that it is made from.
+        title: its heading.
+        name: of its figure.
+        note: what a reader needs to know of it, or what says that from the samples.
+        draw, rows: its figure and its table, if it has them.
+        long: whether the table is folded on the page and left out of the summary.
+    """
+
+    key: str
+    title: str
+    name: str
+    note: str | Callable[[dict[str, Any]], str]
+    draw: Callable[[dict[str, Any]], Figure] | None = None
+    rows: Callable[[dict[str, Any]], Rows] | None = None
+    long: bool = False
+
+
+SECTIONS = (
+    Section(
+        "peers",
+        "Beside its peers",
+        "ladder",
+        "Every peer was held to the same losses before it was timed and after. Times are "
+        "interleaved rounds in one process. A first block, which is not among them, holds what a "
+        "peer compiles, unless an earlier run has left that in the compiler's cache.",
+        figures.ladder,
+        tables.peer_rows,
+    ),
+    Section(
+        "scaling",
+        "Against the number of models",
+        "scaling",
+        "The floor is measured: the products of a step and one pass of Adam, and nothing else.",
+        figures.scaling,
+        partial(tables.curve_rows, key="scaling"),
+    ),
+    Section(
+        "batch",
+        "Against the batch",
+        "batch",
+        "",
+        figures.batch,
+        partial(tables.curve_rows, key="batch"),
+    ),
+    Section(
+        "width",
+        "Against the width",
+        "width",
+        "",
+        figures.width,
+        partial(tables.curve_rows, key="width"),
+    ),
+    Section(
+        "memory",
+        "Peak memory",
+        "memory",
+        "Planned is what a stack is sized by: parameters, gradient, both moments, activations, and "
+        "the images and noise of a block of steps.",
+        figures.memory,
+        tables.memory_rows,
+    ),
+    Section(
+        "parts",
+        "Where a step goes",
+        "parts",
+        "By PyTorch's profiler, which costs a microsecond or two an operation; images and noise "
+        "are drawn for several steps at once.",
+        figures.parts,
+        tables.part_rows,
+    ),
+    Section(
+        "operations",
+        "Single operations",
+        "roofline",
+        "Each was held to its definition before and after it was timed, and each call reads memory "
+        "that is not in cache. The error is the largest one against the definition in float64, "
+        "over the largest value. The roof is the slower of the bytes at the faster of copying and "
+        "reading, and the arithmetic at the rate of products. Functions and the integer noise are "
+        "slower than products, so most of these cannot come near it.",
+        figures.roofline,
+        tables.operation_rows,
+    ),
+    Section(
+        "resources",
+        "What the kernels ask of a card",
+        "resources",
+        resource_note,
+        rows=resource_rows,
+        long=True,
+    ),
+    Section(
+        "demonstration",
+        "Does the gate keep its word?",
+        "demonstration",
+        "Comparisons in real processes, of a commit with itself and with a copy of it that does "
+        "5 % more work. Dashes: the limit that an interval must lie above.",
+        figures.demonstration,
+        tables.demonstration_rows,
+    ),
+    Section(
+        "peers",
+        "Noise",
+        "noise",
+        "The engine against itself: what this machine's noise alone does.",
+        figures.noise,
+    ),
+)

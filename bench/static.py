@@ -1,0 +1,75 @@
+"""What every kernel asks of a card, from binaries that are built here without one.
+
+The tests' own compiler builds and reads them, and `tests/compile_baseline.json` is what they are
+compared with.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from bench.operation import module_of_tests
+from bench.tables import Rows
+
+
+def missing(*, quick: bool) -> str:
+    """Say why the kernels are not built here; an empty text if they are."""
+    if quick:
+        return "--quick leaves no time to compile"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (there are wheels for Linux on x86-64 only)"
+    known = module_of_tests("resources").load()
+    if version("triton") not in known:
+        return f"there is no baseline for Triton {version('triton')}, only for {', '.join(known)}"
+    return ""
+
+
+def measure_resources(*, quick: bool) -> dict[str, Any]:
+    """Build every kernel for every architecture and compare with the baseline.
+
+    Returns:
+        The Triton version, how many binaries were built, and a line for each that differs; or why
+        none were built.
+    """
+    reason = missing(quick=quick)
+    if reason:
+        return {"skipped": {"kernels": reason}}
+    resources, compiler = module_of_tests("resources"), module_of_tests("compiler")
+    print("\nbuilding every kernel for every architecture", flush=True)
+    measured = compiler.measure_everywhere()
+    baseline = resources.load()[version("triton")]
+    lines = [
+        f"{target}: {line}"
+        for target, kernels in measured.items()
+        for line in resources.differences(baseline[target], kernels)
+    ]
+    count = sum(map(len, measured.values()))
+    print("\n".join(lines) or f"{count} binaries, all as in the baseline", flush=True)
+    return {"triton": version("triton"), "binaries": count, "differences": lines}
+
+
+def resource_note(content: dict[str, Any]) -> str:
+    """Say what the table is, and what differs from it here."""
+    said = "The table is the committed baseline (reports/kernels/resources.md), read from binaries "
+    said += "that were cross-compiled without a card: resources, not speeds. "
+    found = content.get("resources", {"skipped": {"kernels": "these samples are older"}})
+    if "skipped" in found:
+        return f"{said}This run compiled nothing: {found['skipped']['kernels']}."
+    built = f"This run built {found['binaries']} binaries with Triton {found['triton']}"
+    lines = "; ".join(found["differences"]) or "none differs from it"
+    return f"{said}{built}: {lines}."
+
+
+def resource_rows(content: dict[str, Any]) -> Rows:  # noqa: ARG001 (every table takes it)
+    """The committed baseline as a table."""
+    targets = next(iter(module_of_tests("resources").load().values()))
+    head = ["kernel", "architecture", "registers", "spills", "stack, B", "shared, B"]
+    rows = [
+        [name, target, *map(str, asdict(row).values())]
+        for target, kernels in targets.items()
+        for name, row in kernels.items()
+    ]
+    return [[*head, "instructions", "128-bit accesses"], *rows]

@@ -1,0 +1,105 @@
+"""The benchmark's tables, each a head and rows of text, made from the stored samples alone."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import numpy as np
+
+from bench.demonstrate import count
+from bench.memory import beyond_one
+
+Rows = list[list[str]]
+
+
+def peer_rows(content: dict[str, Any]) -> Rows:
+    """The table of peers: every row, the losing ones too."""
+    peers = content["peers"]
+    scale = 1e3 / (peers["steps"] * peers["models"])
+    head = ["", "ms a model-step", "20 % to 80 %", "rounds", "time over vaekit's", "95 % interval"]
+    found = [[*head, "of product peak", "worst loss difference", "first block, s"]]
+    for name, row in peers["rows"].items():
+        seconds = np.array(peers["seconds"][name]) * scale
+        low, high = np.quantile(seconds, [0.2, 0.8])
+        mid, ratio_low, ratio_high = row["ratio"]
+        part, first = row.get("share_of_products"), row.get("first_block_seconds")
+        found.append(
+            [
+                name,
+                f"{row['ms_per_model_step']:.3f}",
+                f"{low:.3f} to {high:.3f}",
+                str(len(seconds)),
+                f"{mid:.2f}",
+                f"{ratio_low:.2f} to {ratio_high:.2f}",
+                "not measured" if part is None else f"{part:.0%}",
+                f"{row['loss_error']:.1e}",
+                "not measured" if first is None else f"{first:.2f}",
+            ]
+        )
+    return found
+
+
+def curve_rows(content: dict[str, Any], key: str) -> Rows:
+    """The table of times along an axis: "scaling" (models), "batch" or "width"."""
+    axis = {"scaling": "models", "batch": "batch", "width": "hidden widths"}[key]
+    found = [[axis, "ms a model-step", "floor, ms", "floor over time"]]
+    for name, row in content[key]["curve"].items():
+        time, least = row["ms_per_model_step"], row["floor_ms"]
+        found.append([name, f"{time:.3f}", f"{least:.3f}", f"{least / time:.0%}"])
+    return found
+
+
+def memory_rows(content: dict[str, Any]) -> Rows:
+    """The table of peak memory."""
+    found = [["models", "beyond one, MB", "planned, MB", "measured over planned"]]
+    for name, (grown, planned) in beyond_one(content["memory"]["curve"]).items():
+        ratio = f"{grown / planned:.2f}"
+        found.append([name, f"{grown / 1e6:.0f}", f"{planned / 1e6:.0f}", ratio])
+    return found
+
+
+def part_rows(content: dict[str, Any]) -> Rows:
+    """The table of what a step goes to."""
+    parts = content["parts"]
+    middles = {name: statistics.median(found) for name, found in parts["seconds"].items()}
+    total = sum(middles.values())
+    found = [["", "ms a step", "share"]]
+    found += [[name, f"{ms * 1e3:.3f}", f"{ms / total:.0%}"] for name, ms in middles.items()]
+    found.append(["in all, watched", f"{total * 1e3:.3f}", "100%"])
+    unwatched = statistics.median(parts["unwatched_seconds"])
+    found.append(["in all, unwatched", f"{unwatched * 1e3:.3f}", ""])
+    return found
+
+
+def operation_rows(content: dict[str, Any]) -> Rows:
+    """The table of single operations."""
+    head = ["operation", "size", "pass", "implementation", "ms", "20 % to 80 %", "rounds", "GB/s"]
+    found = [[*head, "of its roof", "worst error"]]
+    for row in content["operations"]["rows"]:
+        seconds = np.array(row["seconds"])
+        low, middle, high = np.quantile(seconds, [0.2, 0.5, 0.8])
+        found.append(
+            [
+                row["operation"],
+                row["size"],
+                row["direction"],
+                row["implementation"],
+                f"{middle * 1e3:.3f}",
+                f"{low * 1e3:.3f} to {high * 1e3:.3f}",
+                str(len(seconds)),
+                f"{row['bytes'] / middle / 1e9:.2f}",
+                f"{row['share_of_roof']:.0%}",
+                f"{row['error']:.1e}",
+            ]
+        )
+    return found
+
+
+def demonstration_rows(content: dict[str, Any]) -> Rows:
+    """The table of what the gate said."""
+    made = content["demonstration"]
+    found = [["trees", "comparisons", "slower", "no difference", "faster"]]
+    for kind, words in count(made["comparisons"]).items():
+        found.append([kind, str(sum(words.values())), *map(str, words.values())])
+    return found

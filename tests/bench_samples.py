@@ -1,0 +1,66 @@
+"""A stored run of the benchmark, of figures that one can check in one's head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.timing import ratio
+
+
+def samples(ours: float = 1.0) -> dict[str, Any]:
+    """A stored run of one nearest peer twice as slow as 1, in which the engine takes `ours`."""
+    seconds = {
+        "vaekit": [ours] * 4,
+        "stacked autograd": [2.0] * 4,
+        "one after another": [3.0] * 4,
+        "vaekit again (A/A)": [ours] * 4,
+    }
+    rows = {
+        name: {
+            "ms_per_model_step": 1e3 * times[0] / 20,
+            "ratio": ratio(times, seconds["vaekit"]),
+            "loss_error": 1e-7,
+            "share_of_products": 0.5,
+        }
+        for name, times in seconds.items()
+    }
+    scaling, batch, width = (
+        {
+            name: {"ms_per_model_step": cost, "floor_ms": 30.0}
+            for name, cost in zip(names, (70.0, 50.0, 60.0), strict=True)
+        }
+        for names in (("1", "11", "121"), ("32", "128", "512"), ("64, 32", "256, 128", "512, 256"))
+    )
+    taken = {str(models): {"peak": 10**8 + 9 * models, "planned": 8 * models} for models in (1, 3)}
+    return {
+        "provenance": {
+            "command": "nox -s bench",
+            "commit": "abc",
+            "date": "2026-01-01",
+            "machine": "A <machine>",
+            "versions": {"torch": "2"},
+            "platform": "Linux",
+        },
+        "ceilings": {
+            "copy_bytes_per_second": 1.5e10,
+            "read_bytes_per_second": 1.2e10,
+            "product_flops_per_second": {"float32": 4e11, "float32, default": 2e11},
+            "seconds_per_call": 1e-6,
+        },
+        "peers": {
+            "models": 10,
+            "steps": 2,
+            "skipped": {"JAX vmap + scan": "jax is not installed"},
+            "rows": rows,
+            "seconds": seconds,
+        },
+        "scaling": {"steps": 5, "curve": scaling},
+        "batch": {"steps": 5, "curve": batch},
+        "width": {"steps": 5, "curve": width},
+        "memory": {"curve": taken},
+        "parts": {
+            "models": 10,
+            "seconds": {"products": [0.03, 0.02, 0.04], "Adam": [0.01, 0.01, 0.02]},
+            "unwatched_seconds": [0.03, 0.035, 0.05],
+        },
+    }

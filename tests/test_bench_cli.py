@@ -1,0 +1,64 @@
+"""What `python -m bench` takes, refuses, and hands to whom."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench import __main__ as cli
+from bench import gate
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
+    monkeypatch.setattr(sys, "argv", ["bench", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--against", "HEAD", "--report"), "--against goes without --report"),
+        (("--against", "HEAD", "--demonstrate"), "--against goes without --demonstrate"),
+        (("--demonstrate", "0"), "got '0'; allowed: 1 or more"),
+        (("--demonstrate", "some"), "got 'some'; allowed: 1 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    words: tuple[str, ...],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, *words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["slower", "no difference", "faster"])
+def test_a_commit_and_a_stored_run_go_each_to_its_own(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def judged(ref: object, *_: int, **__: bool) -> dict[str, SimpleNamespace]:
+        asked.append(ref)
+        return {"a": SimpleNamespace(word="no difference"), "b": SimpleNamespace(word=word)}
+
+    monkeypatch.setattr(gate, "against", judged)
+    monkeypatch.setattr(cli, "against_stored", judged)
+    (tmp_path / "training.json").touch()
+    for ref in ("HEAD", str(tmp_path)):
+        assert run(monkeypatch, "--against", ref) == (word == "slower")
+    assert asked == ["HEAD", tmp_path / "training.json"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_gate_that_breaks_its_word_is_a_failure(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "demonstrate", lambda sets, rounds: kept)
+    assert run(monkeypatch, "--demonstrate") == (not kept)
