@@ -141,6 +141,7 @@ def test_a_sweep_whose_configuration_is_too_long_to_be_read_again_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda _: 2**60)
+    monkeypatch.setattr(sweep, "restore", lambda _: pytest.fail("was not refused"))
     with pytest.raises(ConfigError, match=f"^mu: .* config.toml holds in {FILE_BYTES:,} bytes; th"):
         sweep.run_sweep(config(mu=MANY), tmp_path / "run")
     assert not list(tmp_path.iterdir())
