@@ -58,26 +58,32 @@ def fresh_draws(
     beta: Tensor,
 ) -> Draws:
     """Encode and decode `config.evaluation_draws` fresh noisy images of every stream."""
-    streams, models = len(mu), vae.models
-    z_all, code_all, mean_all = [], [], []
+    streams, models, count = len(mu), vae.models, config.evaluation_draws
+    # Filled block by block: small tensors that are kept among large ones that are freed would leave
+    # holes in the heap, of many times their size.
+    z = torch.empty(streams, count, config.factors, device=mu.device)
+    mean = torch.empty(models, count, config.latents, device=mu.device)
+    code = torch.empty_like(mean) if config.code == "sample" else mean
     kl = torch.zeros(models, config.latents, dtype=torch.float64, device=mu.device)
     variance = torch.zeros_like(kl)
     distortion = torch.zeros(models, dtype=torch.float64, device=mu.device)
-    for index, first in enumerate(range(0, config.evaluation_draws, DRAW_ROWS)):
-        rows = min(DRAW_ROWS, config.evaluation_draws - first)
-        images, z = draw(config, mu, stream_seeds, index, batch=rows, purpose="evaluate")
+    for index, first in enumerate(range(0, count, DRAW_ROWS)):
+        rows = min(DRAW_ROWS, count - first)
+        images, truth = draw(config, mu, stream_seeds, index, batch=rows, purpose="evaluate")
+        z[:, first : first + rows] = truth
         noise = normals(
             seeds, float_ids(beta), index, Stream.EVALUATION_LATENT, rows, config.latents
         )
-        means, samples = [], []
         for part in chunks(rows, models, config):
             x = images[:, None, part].expand(streams, models // streams, -1, -1).flatten(0, 1)
-            mean, logvar = vae.encode(x)
-            sample = mean + torch.exp(0.5 * logvar) * noise[:, part]
-            means.append(mean)
-            samples.append(sample)
+            centre, logvar = vae.encode(x)
+            sample = centre + torch.exp(0.5 * logvar) * noise[:, part]
+            kept = slice(first + part.start, first + part.stop)
+            mean[:, kept] = centre
+            if code is not mean:
+                code[:, kept] = sample
             variance += logvar.double().exp().sum(dim=1)
-            kl += metrics.kl_per_latent(mean.double(), logvar.double()).sum(dim=1)
+            kl += metrics.kl_per_latent(centre.double(), logvar.double()).sum(dim=1)
             distortion += (
                 pixel_nll(
                     mlp(vae.decoder, sample),
@@ -89,15 +95,9 @@ def fresh_draws(
                 .double()
                 .sum(dim=1)
             )
-        z_all.append(z)
-        mean_all.append(torch.cat(means, dim=1))
-        if config.code == "sample":
-            code_all.append(torch.cat(samples, dim=1))
-    mean = torch.cat(mean_all, dim=1)
-    count = config.evaluation_draws
     return Draws(
-        z=torch.cat(z_all, dim=1),
-        code=torch.cat(code_all, dim=1) if code_all else mean,
+        z=z,
+        code=code,
         mean=mean,
         variance=variance / count,
         kl=kl / count,
