@@ -28,7 +28,7 @@ class State:
         learning_rate: of each model, float64 [M].
         stopped: the step that stopped each model, int64 [M]; 0 while it trains. A stopped model
             keeps its parameters and its moments in every bit. An engine stops a model whose terms
-            or gradients are not finite, before they reach its parameters.
+            or gradient's norm are not finite, and nothing of those reaches its parameters.
     """
 
     vae: StackedVAE
