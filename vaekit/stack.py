@@ -15,10 +15,10 @@ from vaekit.machine import free_memory
 from vaekit.model import Architecture
 
 # On a CPU more models share the cost of a call and fewer stay in cache; machines weigh that each in
-# its own way. A model-step of the default network on two threads, noise included: 0.90 ms in a
-# stack of 10, 0.83 of 40, 0.85 of 55 on an AMD EPYC; 1.06 of 12, 1.13 of 22, 1.23 of 44 on an Intel
-# Xeon. Two streams of eleven lose little on either. A timing of its own would make the plan, and so
-# the bits, a matter of luck.
+# its own way. A model-step of the default network in stacks of 11, 22 and 44 takes 0.81, 0.75 and
+# 0.72 ms on an AMD EPYC, 1.18, 1.18 and 1.22 ms on an Intel Xeon (two threads each, the curves of
+# reports/bench). Two streams of eleven lose little on either. A timing of its own would make the
+# plan, and so the bits, a matter of luck.
 CPU_STACK = 24
 MEMORY_SHARE = 0.5
 
