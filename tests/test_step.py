@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from poison import scale_last_layer
+from vaekit.adam import SWEEP
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.model import StackedVAE
@@ -210,6 +211,41 @@ def test_the_update_is_the_one_of_torch_optim() -> None:
         plain.grad = run.step.gradient.clone()
         adam.step()
         torch.testing.assert_close(run.vae.flat, plain.detach(), rtol=1e-12, atol=1e-14)
+
+
+def test_a_dead_units_moments_become_nothing_and_never_denormal() -> None:
+    """As torch's, but for what is too small to move a weight; a stopped model keeps even that."""
+    run = Run(config(), "torch")
+    run.go(1)
+    plain = run.vae.flat.clone().requires_grad_()
+    adam = torch.optim.Adam([plain], lr=run.setup.learning_rate)
+    plain.grad = run.step.gradient.clone()
+    fresh = Run(config(), "torch")
+    plain.data.copy_(fresh.vae.flat)
+    adam.step()
+    plain.grad.zero_()
+    run.step.gradient.zero_()
+    tiny = torch.finfo(torch.float32).tiny
+    seen = 0
+    for _ in range(2, 1101):
+        run.step.update(torch.ones(6, dtype=torch.bool))
+        adam.step()
+        small = run.state.exp_avg.abs()
+        assert not ((small > 0) & (small < tiny)).any()
+        theirs = adam.state[plain]["exp_avg"].abs()
+        seen += int(((theirs > 0) & (theirs < tiny)).any())
+    assert seen > 50
+    assert not run.state.exp_avg.any() and run.state.exp_avg_sq.any()
+    torch.testing.assert_close(run.vae.flat, plain.detach(), rtol=1e-5, atol=1e-7)
+
+    run.state.exp_avg.fill_(1e-35)
+    run.state.stopped[3] = 1101
+    for _ in range(SWEEP):
+        run.step.update(torch.ones(6, dtype=torch.bool))
+    moments = StackedVAE(run.vae.architecture, run.state.exp_avg)
+    assert [bool(moments.slot(model).flat.any()) for model in range(6)] == [
+        model == 3 for model in range(6)
+    ]
 
 
 def test_one_engine_continues_where_another_stopped() -> None:

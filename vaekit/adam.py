@@ -33,6 +33,14 @@ def healthy(nll: Tensor, kl: Tensor, gradients: list[Layer]) -> Tensor:
     return total.isfinite()
 
 
+# A dead unit has no gradient, and its first moment would fall below the smallest normal float32
+# within some 800 steps, where a CPU computes slowly: with 5 default models at mu = 0 a model-step
+# went from 1.4 to 2.8 ms on two threads of an Intel Xeon. A moment below `LEAST` moves its weight by
+# at most 1e-22 of a learning rate, and is still normal after it was multiplied by b1 `SWEEP` times.
+LEAST = 1e-30
+SWEEP = 64
+
+
 class Adam:
     """The update of a state by a gradient laid out as its parameters.
 
@@ -82,6 +90,9 @@ class Adam:
                 maximize=False,
             )
         state.steps.add_(1)
+        if not state.steps.is_cuda and int(state.steps) % SWEEP == 0:
+            for moment in (state.exp_avg, state.exp_avg_sq):
+                torch.ops.aten.hardshrink.out(moment, LEAST, out=moment)
         for pieces in self.kept.values():
             for view, before in pieces:
                 view.copy_(before)
