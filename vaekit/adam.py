@@ -35,8 +35,8 @@ def healthy(nll: Tensor, kl: Tensor, gradients: list[Layer]) -> Tensor:
 
 # A dead unit has no gradient, and its first moment would fall below the smallest normal float32
 # within some 800 steps, where a CPU computes slowly: with 5 default models at mu = 0 a model-step
-# went from 1.4 to 2.8 ms on two threads of an Intel Xeon. A moment below `LEAST` moves its weight by
-# at most 1e-22 of a learning rate, and is still normal after it was multiplied by b1 `SWEEP` times.
+# went from 1.4 to 2.8 ms on two threads of an Intel Xeon. A moment below `LEAST` moves its weight
+# by at most 1e-22 of a learning rate, and stays normal while it is multiplied by b1 `SWEEP` times.
 LEAST = 1e-30
 SWEEP = 64
 
