@@ -1,9 +1,11 @@
 """Is one tree slower than another? Pairs of times, an interval, and the noise that it must exceed.
 
 Every round times base, the same base again, and the new tree, each in a process of its own; the
-order is reversed in every other round, so a drift meets both of a pair alike. What base and base
-again differ by is noise (of the machine, and of what memory a process happens to get), so a
-slowdown counts only when the whole interval lies beyond twice that, and beyond 3 % in any case.
+order turns by one from round to round. A process is never timed twice in a row: the second time
+would find its memory in cache, and an order that is reversed gives that gain to base and base again
+in turns and never to the new tree. What base and base again differ by is noise (of the machine, and
+of what memory a process happens to get), so a slowdown counts only when the whole interval lies
+beyond twice that, and beyond 3 % in any case.
 """
 
 from __future__ import annotations
@@ -44,10 +46,11 @@ class Verdict:
 
 
 def measure(timers: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Time `BASE`, `AGAIN` and `NEW` once a round, in an order that is reversed every time."""
+    """Time `BASE`, `AGAIN` and `NEW` once a round, in an order that turns by one every time."""
     samples: dict[str, list[float]] = {name: [] for name in ORDER}
     for number in range(rounds):
-        for name in ORDER if number % 2 == 0 else reversed(ORDER):
+        turn = number % len(ORDER)
+        for name in ORDER[turn:] + ORDER[:turn]:
             samples[name].append(timers[name]())
     return samples
 

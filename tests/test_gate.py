@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -63,16 +64,19 @@ def test_a_time_that_is_none_is_refused() -> None:
         judge({BASE: [1.0], AGAIN: [1.0], NEW: [float("nan")]})
 
 
-def test_the_order_is_reversed_every_round() -> None:
+def test_the_order_turns_and_nothing_is_timed_twice_in_a_row() -> None:
     calls: list[str] = []
 
     def timer(name: str) -> float:
         calls.append(name)
         return 1.0
 
-    samples = measure({name: lambda name=name: timer(name) for name in ORDER}, 3)
-    assert calls == [*ORDER, *reversed(ORDER), *ORDER]
-    assert {len(seconds) for seconds in samples.values()} == {3}
+    samples = measure({name: lambda name=name: timer(name) for name in ORDER}, 4)
+    first, second, third = ORDER
+    turns = [second, third, first], [third, first, second]
+    assert calls == [*ORDER, *turns[0], *turns[1], *ORDER]
+    assert all(a != b for a, b in itertools.pairwise(calls))
+    assert {len(seconds) for seconds in samples.values()} == {4}
 
 
 def test_a_commit_that_there_is_not_is_refused() -> None:
