@@ -1,8 +1,6 @@
-"""torch.compile: whether it can build programs here, and the peers that are built by it."""
+"""The peers that torch.compile builds."""
 
 from __future__ import annotations
-
-from functools import cache
 
 import torch
 from torch import Tensor
@@ -10,17 +8,6 @@ from torch import Tensor
 from bench.eager import PlainVAE, one_after_another, stacked_autograd, stacked_losses
 from bench.problem import Block, Problem
 from vaekit.products import fast_products
-
-
-@cache
-def compiler_missing() -> str:
-    """Say why torch.compile builds no programs for this CPU; an empty text where it does."""
-    try:
-        torch.compile(lambda x: x + 1.0)(torch.ones(3))
-    except RuntimeError as error:
-        line = str(error).strip().splitlines()[0]
-        return f"torch.compile finds no working C++ compiler ({type(error).__name__}: {line})"
-    return ""
 
 
 def options(problem: Problem) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,18 @@ def trained_by(step: Step, problem: Problem) -> Block:
 def vaekit_engine(problem: Problem) -> Block:
     """Train with the engine that vaekit chooses on the problem's device."""
     return trained_by(make_step(problem.config, problem.state(), streams=1), problem)
+
+
+def vaekit_compiled(problem: Problem) -> Block:
+    """Train with the engine that vaekit takes on a CPU for a sweep that is long enough."""
+    config = problem.config.model_copy(update={"engine": "compiled"})
+
+    @cache
+    def built() -> Block:
+        return trained_by(make_step(config, problem.state(), streams=1), problem)
+
+    # Built in the first block, as what other peers compile is.
+    return lambda: built()()
 
 
 def definition(problem: Problem) -> Block:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from bench.ceilings import memory_rate, product_rate
 from bench.demonstrate import PLANTED, SAME
 from bench.paired import judge
-from bench.peers import OURS, OURS_AGAIN
+from bench.peers import OURS, OURS_AGAIN, OWN
 from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style, new_figure
 
 LOOKS = {"reference": ("o", MUTED), "torch": ("D", ACCENT), "compile": ("^", INK)}
@@ -31,7 +31,7 @@ def ladder(content: dict[str, Any]) -> Figure:
             seconds = np.array(peers["seconds"][name]) * scale
             middle = float(np.median(seconds))
             low, high = np.quantile(seconds, [0.2, 0.8])
-            ax.barh(place, middle, height=0.62, color=ACCENT if name == OURS else RULE)
+            ax.barh(place, middle, height=0.62, color=ACCENT if name in OWN else RULE)
             ax.plot([low, high], [place, place], color=INK, linewidth=1.2)
             ax.annotate(
                 f"{middle:.2f}", (max(middle, high), place), (5, 0), textcoords="offset points",

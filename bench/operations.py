@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.ceilings import believed, cpu_ceilings, memory_rate, product_rate
-from bench.compiled import compiler_missing
 from bench.test_operations import rows
+from vaekit.compiler import compiler_missing
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(__file__).with_name("test_operations.py")

@@ -13,21 +13,25 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from bench.compiled import compiler_missing, one_after_another_compiled, stacked_compiled
+from bench.compiled import one_after_another_compiled, stacked_compiled
 from bench.eager import (
     definition,
     functional_vmap,
     one_after_another,
     stacked_autograd,
+    vaekit_compiled,
     vaekit_engine,
 )
 from bench.jax_peer import jax_vmap_scan
 from bench.problem import Block, Problem
+from vaekit.compiler import compiler_missing
 from vaekit.machine import synchronize
 
-OURS, OURS_AGAIN = "vaekit", "vaekit again (A/A)"
+OURS, OURS_AGAIN, OURS_COMPILED = "vaekit", "vaekit again (A/A)", "vaekit, compiled"
+OWN = (OURS, OURS_AGAIN, OURS_COMPILED)
 PEERS: dict[str, Callable[[Problem], Block]] = {
     OURS: vaekit_engine,
+    OURS_COMPILED: vaekit_compiled,
     "stacked autograd": stacked_autograd,
     "stacked + torch.compile": stacked_compiled,
     "torch.func vmap": functional_vmap,
@@ -35,7 +39,7 @@ PEERS: dict[str, Callable[[Problem], Block]] = {
     "one after another, compiled": one_after_another_compiled,
     "JAX vmap + scan": jax_vmap_scan,
 }
-COMPILED = ("stacked + torch.compile", "one after another, compiled")
+COMPILED = (OURS_COMPILED, "stacked + torch.compile", "one after another, compiled")
 # Of the losses at the end of the first block, and of those after some hundred steps, by when a
 # difference in rounding has grown.
 AGREE, STILL_AGREE = 1e-4, 1e-2

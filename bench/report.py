@@ -10,8 +10,9 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from bench.peers import OURS, OURS_AGAIN
+from bench.peers import OURS, OURS_AGAIN, OURS_COMPILED, OWN
 from bench.sections import SECTIONS
+from bench.timing import ratio
 from vaekit.figures import save_figure
 from vaekit.files import write_whole
 
@@ -123,21 +124,36 @@ def findings(content: dict[str, Any]) -> list[str]:
     """What the samples say, in sentences."""
     peers, curve = content["peers"], content["scaling"]["curve"]
     rows = peers["rows"]
-    others = {name: row for name, row in rows.items() if name not in {OURS, OURS_AGAIN}}
-    nearest = min(others, key=lambda name: others[name]["ratio"][0])
-    mid, low, high = others[nearest]["ratio"]
     best = min(curve, key=lambda models: curve[models]["ms_per_model_step"])
     least = curve[best]
     _, same_low, same_high = rows[OURS_AGAIN]["ratio"]
-    relation = "ahead of" if low > 1 else "behind" if high < 1 else "level with"
     cost = rows[OURS]["ms_per_model_step"]
-    return [
+    found = [
         f"{peers['models']} models of the default network cost {cost:.2f} ms a model-step.",
-        f"That is {relation} its nearest peer: {nearest} takes {mid:.2f} times as long.",
+        _beside_the_nearest(peers, OURS),
+    ]
+    if OURS_COMPILED in rows:
+        cost = rows[OURS_COMPILED]["ms_per_model_step"]
+        found += [
+            f"Compiled, as on a CPU for a sweep that repays it, they cost {cost:.2f} ms.",
+            _beside_the_nearest(peers, OURS_COMPILED),
+        ]
+    return [
+        *found,
         f"The cheapest stack is one of {best} models: {least['ms_per_model_step']:.2f} ms.",
         f"Of that, the products and one pass of Adam alone take {least['floor_ms']:.2f} ms.",
         f"Against itself the engine reads {same_low:.3f} to {same_high:.3f}: that much is noise.",
     ]
+
+
+def _beside_the_nearest(peers: dict[str, Any], engine: str) -> str:
+    """Hold an engine against the peer that comes nearest to it."""
+    seconds = peers["seconds"]
+    others = {name: ratio(seconds[name], seconds[engine]) for name in seconds if name not in OWN}
+    nearest = min(others, key=lambda name: others[name][0])
+    mid, low, high = others[nearest]
+    relation = "ahead of" if low > 1 else "behind" if high < 1 else "level with"
+    return f"That is {relation} its nearest peer: {nearest} takes {mid:.2f} times as long."
 
 
 def summary(content: dict[str, Any], parts: list[dict[str, Any]]) -> str:

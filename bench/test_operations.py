@@ -15,9 +15,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.ceilings import beyond_cache
-from bench.compiled import compiler_missing
 from bench.kernel_ops import SIZES, kernel_operations, layer
 from bench.operation import Implementation, Operation, Timed, checked, directions, module_of_tests
+from vaekit.compiler import compiler_missing
 
 CPU = torch.device("cpu")
 IMPLEMENTATIONS = ("reference", "torch", "compile")

@@ -24,11 +24,22 @@ EVERYWHERE = ("vaekit", "kernels", "bench", "tests")
 # Who may import whom: a module imports only from the lines above its own (a package also from
 # itself). A new module gets a place here.
 LAYERS = (
-    {"config", "digest", "errors", "files", "interrupt", "probe", "products", "progress", "theory"},
+    {
+        "compiler",
+        "config",
+        "digest",
+        "errors",
+        "files",
+        "interrupt",
+        "probe",
+        "products",
+        "progress",
+        "theory",
+    },
     {"checkpoint", "data", "machine", "metrics", "model", "results"},
     {"estimators", "objective", "state"},
     {"adam"},
-    {"step"},
+    {"compiled_step", "step"},
     {"axis_scores", "block", "engine", "fresh"},
     {"stack"},
     {"keeper"},

@@ -16,6 +16,7 @@ from checks import same_bits
 from test_cli import TINY
 from vaekit import cli
 from vaekit.block import train_steps
+from vaekit.compiler import compiler_missing
 from vaekit.config import SweepConfig
 from vaekit.engine import make_step
 from vaekit.model import StackedVAE
@@ -27,6 +28,7 @@ BETA = (0.5, 1.0, 4.0)
 STACKS = {
     "reference": Stack(mu=(0.0, 2.0), seeds=(3, 3), beta=BETA),
     "torch": Stack(mu=(0.0, 2.0), seeds=(3, 3), beta=BETA),
+    "compiled": Stack(mu=(0.0, 2.0), seeds=(3, 3), beta=BETA),
     # One stream and few steps: a kernel that is interpreted takes a quarter of a second.
     "triton": Stack(mu=(2.0,), seeds=(3,), beta=BETA),
 }
@@ -37,6 +39,8 @@ class Run:
 
     def __init__(self, engine: str) -> None:
         small: dict[str, Any] = {"hidden": (12,), "batch": 8, "grid": 2, "tile": 3, "latents": 4}
+        if engine == "compiled" and (missing := compiler_missing()):
+            pytest.skip(missing)
         self.stack = STACKS[engine]
         self.setup = SweepConfig(mu=self.stack.mu, beta=BETA, engine=engine, **small)
         self.labels = self.stack.labels(torch.device("cpu"))
@@ -78,7 +82,7 @@ def cases() -> list[Any]:
     kinds = [math.nan, math.inf, 1e30]
     found = [
         pytest.param(engine, 200, when, value, id=f"{engine}-{when}-{value:g}")
-        for engine in ("reference", "torch")
+        for engine in ("reference", "torch", "compiled")
         for when in (1, 60, 200)
         for value in (kinds if when == 60 else kinds[:1])
     ]

@@ -1,4 +1,4 @@
-"""Adam on flat buffers: PyTorch's own fused kernel, and the models that it must not touch.
+"""Adam on stacked tensors: PyTorch's own fused kernel, and the models that it must not touch.
 
     a <- b1 a + (1 - b1) g,   q <- b2 q + (1 - b2) g^2
     w <- w - lr a / (1 - b1^t) / (sqrt(q / (1 - b2^t)) + eps)
@@ -42,40 +42,40 @@ SWEEP = 64
 
 
 class Adam:
-    """The update of a state by a gradient laid out as its parameters.
+    """The update of a state by the gradients of its layers.
 
     Models that share a learning rate at the start share it always; it may change from step to step.
     """
 
-    def __init__(self, state: State, gradient: Tensor) -> None:
+    def __init__(self, state: State) -> None:
         self.state = state
-        flats = (state.vae.flat, gradient, state.exp_avg, state.exp_avg_sq)
         rates = state.learning_rate.tolist()
-        if len(set(rates)) == 1:
-            self.groups = [(0, [[flat] for flat in flats])]
-        else:
-            # Which values share a call never changes: the bits at the ends of a call depend on it.
-            self.groups = [
-                (rates.index(rate), [self._views(flat, _where(rates, rate)) for flat in flats])
-                for rate in sorted(set(rates))
-            ]
+        # One call for a whole tensor of every layer, unless its models have rates of their own.
+        # Which values share a call never changes: the bits at the ends of a call depend on it.
+        self.groups = [
+            (rates.index(rate), None if len(set(rates)) == 1 else _where(rates, rate))
+            for rate in sorted(set(rates))
+        ]
+        flats = (state.vae.flat, state.exp_avg, state.exp_avg_sq)
+        self.updated = [
+            [_pieces(state.vae.architecture.split(flat), models) for flat in flats]
+            for _, models in self.groups
+        ]
         # What a model had when it was stopped; it is put back after each update of its neighbours.
         self.kept: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
-    def _views(self, flat: Tensor, models: list[int]) -> list[Tensor]:
-        layers = self.state.vae.architecture.split(flat)
-        return [piece[model] for layer in layers for piece in layer for model in models]
-
-    def __call__(self, healthy: Tensor) -> None:
+    def __call__(self, healthy: Tensor, gradients: list[Layer]) -> None:
         """Stop the models [M] that are not healthy, and update those that train."""
         state = self.state
         state.stopped.masked_fill_(~healthy & (state.stopped == 0), int(state.steps) + 1)
         self._keep([model for model, step in enumerate(state.stopped.tolist()) if step])
         steps = state.steps.float()
-        for first, (parameters, gradients, exp_avgs, exp_avg_sqs) in self.groups:
+        for (first, models), (parameters, exp_avgs, exp_avg_sqs) in zip(
+            self.groups, self.updated, strict=True
+        ):
             adam(
                 parameters,
-                gradients,
+                _pieces(gradients, models),
                 exp_avgs,
                 exp_avg_sqs,
                 [],
@@ -99,12 +99,23 @@ class Adam:
 
     def _keep(self, stopped: list[int]) -> None:
         """Remember the stopped models as they are now, unless they are remembered."""
-        flats = (self.state.vae.flat, self.state.exp_avg, self.state.exp_avg_sq)
+        state = self.state
+        flats = (state.vae.flat, state.exp_avg, state.exp_avg_sq)
         self.kept = {
             model: self.kept.get(model)
-            or [(view, view.clone()) for flat in flats for view in self._views(flat, [model])]
+            or [
+                (view, view.clone())
+                for flat in flats
+                for view in _pieces(state.vae.architecture.split(flat), [model])
+            ]
             for model in stopped
         }
+
+
+def _pieces(layers: list[Layer], models: list[int] | None) -> list[Tensor]:
+    """Weights and biases of all models together, or of some models one by one."""
+    pieces = list(chain.from_iterable(layers))
+    return pieces if models is None else [piece[model] for piece in pieces for model in models]
 
 
 def _where(rates: list[float], rate: float) -> list[int]:

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vaekit.compiled_step import CompiledStep
+from vaekit.compiler import program
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.objective import beta_at, latent_noise
+from vaekit.products import fast_products
 from vaekit.step import Step, TritonStep
 from vaekit_kernels import Draw, float_ids
 
@@ -40,6 +43,7 @@ class Labels:
 # Trains some consecutive steps and returns the means over samples of nll, kl and loss, [T, 3, M],
 # valid until the next call.
 Block = Callable[[range], Tensor]
+Inputs = tuple[Tensor, Tensor, Tensor]
 
 
 def make_block(config: SweepConfig, labels: Labels, step: Step) -> Block:
@@ -48,21 +52,43 @@ def make_block(config: SweepConfig, labels: Labels, step: Step) -> Block:
     An engine that asks the device which models are alive cannot be captured; the Triton engine,
     whose kernels read it themselves, can.
     """
+    device = labels.mu.device
+    if labels.mu.is_cuda and isinstance(step, TritonStep):
+        return Replay(lambda t: train_steps(config, labels, step, t), device)
+
+    compiled: Callable[[Tensor], Inputs] | None = None
+    if isinstance(step, CompiledStep):
+        with torch.no_grad(), fast_products(device):
+            t = torch.arange(BLOCK_STEPS, device=device)
+            compiled = program(lambda t: inputs(config, labels, t), t)
 
     def eager(steps: range) -> Tensor:
-        device = labels.mu.device
-        return train_steps(
-            config, labels, step, torch.arange(steps.start, steps.stop, device=device)
-        )
+        t = torch.arange(steps.start, steps.stop, device=device)
+        # A program is good for blocks of one length; the last one may be shorter.
+        given = compiled(t) if compiled and len(t) == BLOCK_STEPS else None
+        return train_steps(config, labels, step, t, given)
 
-    if labels.mu.is_cuda and isinstance(step, TritonStep):
-        return Replay(lambda t: train_steps(config, labels, step, t), labels.mu.device)
     return eager
 
 
-def train_steps(config: SweepConfig, labels: Labels, step: Step, t: Tensor) -> Tensor:
-    """Train the steps t [T], int64 on the device; nothing here waits for the device."""
-    count, streams, models = len(t), len(labels.mu), len(labels.beta)
+def inputs(config: SweepConfig, labels: Labels, t: Tensor) -> Inputs:
+    """Draw what the steps t [T] train on: images [T, S, B, P], noise [T, M, B, L], betas [T, M]."""
+    count, models = len(t), len(labels.beta)
+    noise = latent_noise(
+        config,
+        labels.seeds.repeat(count),
+        labels.beta.repeat(count),
+        t.repeat_interleave(models),
+    )
+    return (
+        _images(config, labels, t),
+        noise.unflatten(0, (count, models)),
+        beta_at(labels.beta, t, config.beta_warmup),
+    )
+
+
+def _images(config: SweepConfig, labels: Labels, t: Tensor) -> Tensor:
+    count, streams = len(t), len(labels.mu)
     images, _ = draw(
         config,
         labels.mu.repeat(count),
@@ -70,20 +96,30 @@ def train_steps(config: SweepConfig, labels: Labels, step: Step, t: Tensor) -> T
         t.repeat_interleave(streams),
         batch=config.batch,
     )
-    images = images.unflatten(0, (count, streams))
+    return images.unflatten(0, (count, streams))
+
+
+def train_steps(
+    config: SweepConfig, labels: Labels, step: Step, t: Tensor, given: Inputs | None = None
+) -> Tensor:
+    """Train the steps t [T], int64 on the device; nothing here waits for the device.
+
+    Args:
+        config: of the models.
+        labels: of the stack.
+        step: its engine.
+        t: numbers of the steps.
+        given: their `inputs`, where they have been drawn.
+    """
     noise: Iterable[Tensor | Draw]
     if isinstance(step, TritonStep):
+        images, betas = _images(config, labels, t), beta_at(labels.beta, t, config.beta_warmup)
         ids = float_ids(labels.beta)
-        noise = [Draw(labels.seeds, ids, now) for now in t.repeat(models, 1).T.contiguous()]
+        rows = t.repeat(len(labels.beta), 1).T.contiguous()
+        noise = [Draw(labels.seeds, ids, now) for now in rows]
     else:
-        noise = latent_noise(
-            config,
-            labels.seeds.repeat(count),
-            labels.beta.repeat(count),
-            t.repeat_interleave(models),
-        ).unflatten(0, (count, models))
-    betas = beta_at(labels.beta, t, config.beta_warmup)
-    made = [step(*given) for given in zip(images, noise, betas, strict=True)]
+        images, noise, betas = given or inputs(config, labels, t)
+    made = [step(*now) for now in zip(images, noise, betas, strict=True)]
     nll, kl = (torch.stack(terms).mean(dim=-1) for terms in zip(*made, strict=True))
     return torch.stack((nll, kl, nll + betas * kl), dim=1)
 

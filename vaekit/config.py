@@ -205,10 +205,10 @@ class SweepConfig(BaseModel):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
     )
-    engine: Literal["auto", "reference", "torch", "triton"] = _field(
-        "What trains: autograd (the definition), torch operations, or fused kernels; auto takes "
-        "the kernels on CUDA.",
-        "auto, reference, torch, triton",
+    engine: Literal["auto", "reference", "torch", "compiled", "triton"] = _field(
+        "What trains: autograd (the definition), torch operations, the same compiled, or fused "
+        "kernels; auto takes the kernels on CUDA, and compiles for a CPU where that is repaid.",
+        "auto, reference, torch, compiled, triton",
         "auto",
     )
     precision: Literal["float32", "tf32", "bf16"] = _field(

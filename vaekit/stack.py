@@ -11,15 +11,10 @@ import torch
 
 from vaekit.block import BLOCK_STEPS, Labels
 from vaekit.config import ConfigError, SweepConfig
+from vaekit.engine import CPU_STACK
 from vaekit.machine import free_memory
 from vaekit.model import Architecture
 
-# On a CPU more models share the cost of a call and fewer stay in cache; machines weigh that each in
-# its own way. A model-step of the default network in stacks of 11, 22 and 44 takes 0.81, 0.75 and
-# 0.72 ms on an AMD EPYC, 1.18, 1.18 and 1.22 ms on an Intel Xeon (two threads each, the curves of
-# reports/bench). Two streams of eleven lose little on either. A timing of its own would make the
-# plan, and so the bits, a matter of luck.
-CPU_STACK = 24
 MEMORY_SHARE = 0.5
 
 

@@ -1,9 +1,9 @@
 """One training step of a stack, as engines with one algebra and one interface.
 
 `ReferenceStep` differentiates the objective with autograd: it is the definition. `TorchStep` has
-the backward pass written out, with every buffer allocated once, and is what the CPU trains with.
-Both take images and noise, update the state in place with Adam, and return the two terms of the
-objective for every model and sample.
+the backward pass written out, with every buffer allocated once, `compiled_step.CompiledStep` as one
+program, and `TritonStep` in kernels. All take images and noise, update the state in place with
+Adam, and return the two terms of the objective for every model and sample.
 
 With y = decoder(z), z = m + e^{v/2} eps, samples averaged and models summed (g is a gradient):
 
@@ -71,20 +71,17 @@ class ReferenceStep:
     def __init__(self, config: SweepConfig, state: State) -> None:
         self.config = config
         self.state = state
-        self.gradient = torch.zeros_like(state.vae.flat)
-        self.gradients = state.vae.architecture.split(self.gradient)
-        self.update = Adam(state, self.gradient)
+        self.update = Adam(state)
 
     def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
+        split = self.state.vae.architecture.split
         with torch.enable_grad():
             flat = self.state.vae.flat.detach().requires_grad_()
-            layers = self.state.vae.architecture.split(flat)
-            nll, kl = terms(self.config, layers, images, noise)
+            nll, kl = terms(self.config, split(flat), images, noise)
             (gradient,) = torch.autograd.grad(loss(nll, kl, beta), flat)
-        self.gradient.copy_(gradient)
-        nll, kl = nll.detach(), kl.detach()
-        self.update(healthy(nll, kl, self.gradients))
+        nll, kl, gradients = nll.detach(), kl.detach(), split(gradient)
+        self.update(healthy(nll, kl, gradients), gradients)
         return nll, kl
 
     def save(self) -> State:
@@ -109,7 +106,7 @@ class TorchStep:
         self.half = len(vae.architecture.encoder)
         self.gradient = torch.zeros_like(vae.flat)
         self.gradients = vae.architecture.split(self.gradient)
-        self.update = Adam(state, self.gradient)
+        self.update = Adam(state)
 
         shape = (vae.models, config.batch)
         self.images = vae.flat.new_empty(*shape, config.pixels)
@@ -150,7 +147,7 @@ class TorchStep:
         kl = self._latent_gradient(mean, logvar, std, z, noise, beta)
         self._backward(slice(0, self.half), self.images_in, None)
         _copy(self.gradient, self.gradient_out)
-        self.update(healthy(nll, kl, self.gradients))
+        self.update(healthy(nll, kl, self.gradients), self.gradients)
         return nll, kl
 
     def save(self) -> State:

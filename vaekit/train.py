@@ -15,7 +15,7 @@ from torch import Tensor
 from vaekit.block import BLOCK_STEPS, make_block
 from vaekit.checkpoint import Array
 from vaekit.config import SweepConfig
-from vaekit.engine import make_step
+from vaekit.engine import engine_name, make_step
 from vaekit.errors import DivergedError
 from vaekit.keeper import Keeper
 from vaekit.machine import synchronize
@@ -90,6 +90,8 @@ def train(
     window = torch.zeros(3, stack.models, device=device)
     curves = torch.full((len(ends), 3, stack.models), torch.nan, device=device)
     done = _restore(keeper.load(stack), state, window, curves)
+    if engine_name(config, device) == "compiled":
+        progress.note(f"compiling the training of {stack.models} models, some seconds")
     step = make_step(config, state, streams=len(stack.mu))
     block = make_block(config, labels, step)
 

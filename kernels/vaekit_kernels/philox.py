@@ -135,8 +135,10 @@ def _draw(
     keys = torch.stack((seeds, steps, ids))[..., None]
     element = torch.arange(rows * groups, device=seeds.device)
     block = torch.empty(len(seeds), rows * groups, 4, device=seeds.device)
-    # A CPU draws in pieces whose words stay in its cache: twice as fast for a large block.
-    piece = max(1, CPU_COUNTERS // len(element)) if block.device.type == "cpu" else len(seeds)
+    # A CPU draws in pieces whose words stay in its cache: twice as fast for a large block. A
+    # compiled program keeps them in registers, and would repeat itself for every piece.
+    whole = block.device.type != "cpu" or torch.compiler.is_compiling()
+    piece = len(seeds) if whole else max(1, CPU_COUNTERS // len(element))
     for first in range(0, len(seeds), piece):
         seed, t, label = keys[:, first : first + piece]
         words = philox4x32(seed, element, t, label, int(stream))

@@ -1,0 +1,42 @@
+"""torch.compile: whether it can build programs for this CPU, and how one is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
+# Programs of one function that torch keeps; beyond its own limit of 8 it gives up compiling.
+PROGRAMS = 4096
+
+
+@cache
+def compiler_missing() -> str:
+    """Say why torch.compile builds no programs for this CPU; an empty text where it does."""
+    try:
+        torch.compile(lambda x: x + 1.0)(torch.ones(3))
+    except RuntimeError as error:
+        line = str(error).strip().splitlines()[0]
+        return f"torch.compile finds no working C++ compiler ({type(error).__name__}: {line})"
+    return ""
+
+
+def program(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
+    """Compile a function whole, for the shapes of these arguments, and run it once.
+
+    The program is good for calls under the settings that it was built under (`torch.no_grad`,
+    threads, the library of products); under others torch compiles it once more.
+
+    Args:
+        function: has no effect but its result.
+        args, kwargs: of the first call, whose result is dropped.
+    """
+    built = torch.compile(function, dynamic=False, fullgraph=True)
+    limits = {"recompile_limit": PROGRAMS, "accumulated_recompile_limit": PROGRAMS}
+    with torch._dynamo.config.patch(limits):
+        built(*args, **kwargs)
+    return built
