@@ -77,23 +77,28 @@ def undisturbed(engine: str, steps: int) -> list[list[Tensor]]:
     return [run.pieces(model) for model in range(run.stack.models)]
 
 
+PLACES = ("first", "middle", "last")
+
+
 def cases() -> list[Any]:
-    """Engine, steps, the step that meets the poison, and the poison."""
+    """Engine, steps, the step that meets the poison, the poison, and the place of its model."""
     kinds = [math.nan, math.inf, 1e30]
     found = [
-        pytest.param(engine, 200, when, value, id=f"{engine}-{when}-{value:g}")
+        pytest.param(engine, 200, when, value, place, id=f"{engine}-{when}-{value:g}-{place}")
         for engine in ("reference", "torch", "compiled")
         for when in (1, 60, 200)
         for value in (kinds if when == 60 else kinds[:1])
+        for place in PLACES
     ]
     return found + [
-        pytest.param("triton", 4, when, math.nan, id=f"triton-{when}", marks=pytest.mark.interpret)
-        for when in (1, 2, 4)
+        pytest.param(
+            "triton", 4, when, math.nan, place, id=f"triton-{when}", marks=pytest.mark.interpret
+        )
+        for when, place in zip((1, 2, 4), PLACES, strict=True)
     ]
 
 
-@pytest.mark.parametrize("place", ["first", "middle", "last"])
-@pytest.mark.parametrize(("engine", "steps", "when", "value"), cases())
+@pytest.mark.parametrize(("engine", "steps", "when", "value", "place"), cases())
 def test_a_poisoned_model_leaves_every_bit_of_its_siblings(
     engine: str, steps: int, when: int, value: float, place: str
 ) -> None:
