@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaekit import engine
+from vaekit import compiled_step, engine
 from vaekit.block import inputs, make_block
 from vaekit.compiler import compiler_missing
 from vaekit.config import PRESETS, ConfigError, SweepConfig
@@ -101,6 +101,23 @@ def test_its_images_and_noise_are_the_same_numbers_up_to_rounding(
     assert any(not torch.equal(a[0], b[0]) for a, b in zip(given[:8], expected[:8], strict=True))
     for found, wanted in zip(given[8:], expected[8:], strict=True):
         assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.usefixtures("compiler")
+def test_images_that_are_copied_for_the_products_train_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where oneDNN multiplies, which this machine's processor may not let it."""
+    labels = STACK.labels(CPU)
+    given = [tensor[0] for tensor in inputs(config(), labels, torch.arange(1, 2))]
+    found = []
+    for library in ("mkl", "onednn"):
+        monkeypatch.setattr(compiled_step, "product_library", lambda _, library=library: library)
+        step = make_step(config(), initial_state(config(), labels.seeds), streams=2)
+        assert step.copied == (library == "onednn")
+        with torch.no_grad():
+            found.append(step(*given))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0.0)
 
 
 class Leave(Silent):
