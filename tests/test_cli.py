@@ -17,6 +17,7 @@ import xarray as xr
 
 import vaekit.sweep
 from vaekit import cli
+from vaekit.compiler import compiler_missing
 from vaekit.config import PRESETS, ConfigError, SweepConfig
 from vaekit.progress import Live, Plain, Progress, Silent, progress_for
 from vaekit.results import ResultsError, open_results
@@ -344,6 +345,9 @@ def test_info_names_versions_device_and_engine(capsys: pytest.CaptureFixture[str
     assert rows["vaekit"] == vaekit.__version__
     assert rows["torch"] == torch.__version__
     assert {"python", "triton", "numpy", "device", "memory", "threads", "engine"} <= set(rows)
+    assert rows["compiler"] == (
+        compiler_missing() or "sweeps of 200,000 model-steps or more are compiled"
+    )
 
 
 def test_info_needs_no_triton(

@@ -230,12 +230,14 @@ def info() -> None:
     """Print versions, the device, and which engine runs on it and why."""
     import torch
 
-    from vaekit.engine import DESCRIPTIONS, engine_name
+    from vaekit.compiler import compiler_missing
+    from vaekit.engine import DESCRIPTIONS, REPAID_MODEL_STEPS, engine_name
     from vaekit.machine import device_name, resolve_device, total_memory, versions
     from vaekit.products import product_library
 
     device = resolve_device("auto")
     engine = engine_name(SweepConfig.from_preset("smoke"), device)
+    compiled = f"sweeps of {REPAID_MODEL_STEPS:,} model-steps or more are compiled"
     found = "there is a CUDA device" if device.type == "cuda" else "torch sees no CUDA device"
     rows = {
         "vaekit": __version__,
@@ -244,6 +246,7 @@ def info() -> None:
         "memory": f"{total_memory(device) / 2**30:.1f} GiB",
         "threads": str(torch.get_num_threads()),
         "engine": f"{engine} ({DESCRIPTIONS[engine]})",
+        "compiler": compiler_missing() or compiled if device.type == "cpu" else "not used",
         "ops": "triton kernels" if engine == "triton" else "their torch definitions",
         "float32 products": product_library(device),
     }
