@@ -476,7 +476,7 @@ MUTANTS: dict[str, Mutant] = {
                 "torch.addcmul(grad_z, 0.5 * weight, mean, out=grad_mean)",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
     ),
     "adam-never-counts": Mutant(
         "Adam's bias correction is that of the first step for ever",
