@@ -22,7 +22,7 @@ from vaekit import shard, sweep
 from vaekit.config import SweepConfig
 from vaekit.errors import BusyError, DivergedError
 from vaekit.interrupt import Interrupted, Interrupts
-from vaekit.journal import FOLDER, Journal
+from vaekit.journal import FOLDER, DiskKeeper, Journal
 from vaekit.launch import check_launcher
 from vaekit.model import StackedVAE
 from vaekit.progress import Silent
@@ -311,6 +311,48 @@ def test_a_stack_that_does_not_fit_is_split_and_the_run_goes_on(
             np.testing.assert_allclose(found[name].values, expected, rtol=2e-3, atol=2e-4)
         else:
             np.testing.assert_array_equal(found[name].values, expected)
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> list[int]:
+    """Let a step of a shard have memory for no more than so many models; return those it did."""
+    real, sizes = getattr(shard, name), []
+
+    def small(setup: SweepConfig, stack: Stack, *arguments: object, **named: object) -> object:
+        if stack.models > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(stack.models)
+        return real(setup, stack, *arguments, **named)
+
+    monkeypatch.setattr(shard, name, small)
+    return sizes
+
+
+@pytest.mark.parametrize("count", [2, 7, 9, 14])
+def test_halves_that_were_asked_to_leave_go_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """In the first or the second half, and from the checkpoint of each."""
+    short_of_memory(monkeypatch, "train", 2)
+    expected = sweep.run_sweep(config(stack=4), tmp_path / "whole")
+    interrupts = Interrupts()
+
+    def ask() -> None:
+        interrupts.asked = signal.SIGTERM
+
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        sweep.run_sweep(config(stack=4), out, progress=After(count, ask), interrupts=interrupts)
+    kept = {path.name.rpartition("-")[0] for path in (out / FOLDER).glob("training-*.json")}
+    assert kept == {f"training-00000.{half}" for half in range(1 + count // 8)}
+    found, load = [], DiskKeeper.load
+
+    def loads(keeper: DiskKeeper, *given: object) -> object:
+        found.append((keeper.name, load(keeper, *given)))
+        return found[-1][1]
+
+    monkeypatch.setattr(DiskKeeper, "load", loads)
+    assert_same_bits(sweep.run_sweep(config(stack=4), out), expected)
+    assert {name for name, checkpoint in found if checkpoint} == kept
 
 
 def test_a_model_that_does_not_fit_alone_is_said_so(

@@ -5,7 +5,8 @@
 
 A checkpoint exists once its manifest does. Both files are written whole or not at all and are on
 the disk before the next one begins, so a kill or a full disk costs the newest at most. The two
-newest are kept: one that is damaged is named and the one before it is used.
+newest are kept: one that is damaged is named and the one before it is used. Those of later steps
+than what is written were refused, and go.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def write(
     about: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> None:
-    """Commit arrays as the checkpoint of a step, and drop those before the last two.
+    """Commit arrays as the checkpoint of a step; keep the one before it, and drop all others.
 
     Args:
         directory: must exist.
@@ -125,12 +126,16 @@ def write(
             for key, array in arrays.items()
         },
     )
-    stem = directory / f"{name}-{step:012d}"
-    write_whole(stem.with_suffix(".safetensors"), content)
+    # A name may hold dots, and so no suffix.
+    path = directory / f"{name}-{step:012d}{_SUFFIX}"
+    write_whole(path.with_suffix(".safetensors"), content)
     signed = _Signed(manifest=manifest, sha256=manifest.checksum())
-    write_whole(stem.with_suffix(_SUFFIX), signed.model_dump_json(indent=1))
-    for old in list(_newest_first(directory, name))[KEPT:]:
-        _remove(old)
+    write_whole(path, signed.model_dump_json(indent=1))
+    found = list(_newest_first(directory, name))
+    here = found.index(path)
+    # Those of later steps were refused, or the work would not have come to this one.
+    for other in found[:here] + found[here + KEPT :]:
+        _remove(other)
 
 
 def read(
