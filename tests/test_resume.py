@@ -327,6 +327,29 @@ def short_of_memory(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> li
     return sizes
 
 
+@pytest.mark.parametrize("name", ["evaluate_stack", "model_pictures"])
+def test_a_stack_that_cannot_be_measured_at_once_is_trained_once(
+    whole: tuple[Path, xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trained = short_of_memory(monkeypatch, "train", 4)
+    real = getattr(shard, name)
+
+    def small(vae: StackedVAE, *given: object, **named: object) -> object:
+        if vae.models > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(vae, *given, **named)
+
+    monkeypatch.setattr(shard, name, small)
+    progress = After(0, kill)
+    found = sweep.run_sweep(config(stack=4), tmp_path / "run", progress=progress)
+    assert trained == [4]
+    assert sum("halves" in note for note in progress.notes) == 3
+    for measure in ("loss_curve", "rate", "probe_mse", "diverged_at", "reconstruction"):
+        np.testing.assert_allclose(
+            found[measure].values, whole[1][measure].values, rtol=2e-3, atol=6e-3, err_msg=measure
+        )
+
+
 @pytest.mark.parametrize("count", [2, 7, 9, 14])
 def test_halves_that_were_asked_to_leave_go_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int

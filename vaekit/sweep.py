@@ -203,7 +203,8 @@ def _measure(
         measured = dict(done.pop(index))  # so that nothing is held twice
         for stage in seconds:
             seconds[stage] += float(measured.pop(f"seconds_{stage}"))
-        _store_pictures(pictures, {name: measured.pop(name) for name in PICTURES}, config, stack)
+        drawn = {name: measured.pop(name) for name in PICTURES if name in measured}
+        _store_pictures(pictures, drawn, config, stack)
         bad = (measured["diverged_at"] > 0) | ~np.isfinite(measured["loss_curve"]).all(axis=1)
         measured["status"] = np.where(bad, "diverged", measured["status"])
         _store(arrays, measured, config, stack)
@@ -271,14 +272,17 @@ def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
 def _store_pictures(pictures: Arrays, drawn: Arrays, config: SweepConfig, stack: Stack) -> None:
     """Put the pictures of the first seed's models into arrays [mu, beta, ...]."""
     betas = [config.beta.index(beta) for beta in stack.beta]
+    rows = [
+        config.mu.index(mu)
+        for mu, seed in zip(stack.mu, stack.seeds, strict=True)
+        if seed == config.first_seed
+    ]
     for name, values in drawn.items():
-        blocks = values.reshape(len(stack.mu), len(stack.beta), *values.shape[1:])
         if name not in pictures:
             shape = (len(config.mu), len(config.beta), *values.shape[1:])
             pictures[name] = np.empty(shape, dtype=values.dtype)
-        for mu, seed, block in zip(stack.mu, stack.seeds, blocks, strict=True):
-            if seed == config.first_seed:
-                pictures[name][config.mu.index(mu), betas] = block
+        for row, block in zip(rows, np.split(values, len(rows)), strict=True):
+            pictures[name][row, betas] = block
 
 
 def _store(

@@ -49,6 +49,11 @@ class Training:
     curves: Curves
     stopped: Tensor
 
+    def part(self, models: slice) -> Training:
+        """Take what came of some of the models."""
+        curves = Curves(self.curves.nll[models], self.curves.kl[models], self.curves.loss[models])
+        return Training(self.vae.part(models), curves, self.stopped[models])
+
 
 def curve_steps(config: SweepConfig) -> list[int]:
     """Last step of each window of the training curves: evenly spread, up to the last step."""
