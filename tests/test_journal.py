@@ -14,9 +14,8 @@ from pydantic import ValidationError
 
 from vaekit import journal, launch, machine
 from vaekit.config import SweepConfig
-from vaekit.errors import BusyError
 from vaekit.interrupt import Interrupts
-from vaekit.journal import DECIDING, HOLDER, PLAN, Journal
+from vaekit.journal import DECIDING, PLAN, Journal
 from vaekit.launch import Work
 from vaekit.progress import Silent
 from vaekit.stack import Stack
@@ -133,27 +132,6 @@ def test_no_content_of_a_plan_raises_or_is_believed(
     out = tmp_path_factory.mktemp("plan")
     plan(out)
     assert_planned_anew(out, content)
-
-
-def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getpid", lambda: 4711)
-    monkeypatch.setattr("platform.node", lambda: "far")
-    first, second = make(tmp_path, []), make(tmp_path, [])
-
-    def refusal() -> str:
-        with pytest.raises(BusyError) as caught, second.lock():
-            pass
-        return str(caught.value)
-
-    with first.lock():
-        assert f"out: process 4711 on far works in {tmp_path}; allowed" in refusal()
-        for content in (b"\xff", b"x" * 1000):
-            (first.directory / HOLDER).write_bytes(content)
-            assert f"out: another process works in {tmp_path}; allowed" in refusal()
-        (first.directory / HOLDER).unlink()
-        assert f"out: another process works in {tmp_path}; allowed" in refusal()
-    with second.lock():
-        pass
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:

@@ -132,7 +132,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(
     monkeypatch.setattr(memory, "free_memory", lambda _: free)
     assert check_memory(config(), CPU, 1) == 1
     # Where a run would begin.
-    monkeypatch.setattr(sweep, "restore", lambda _: pytest.fail("was not refused"))
+    monkeypatch.setattr(sweep, "claim", lambda _: pytest.fail("was not refused"))
     with pytest.raises(ConfigError, match=what) as caught:
         sweep.run_sweep(config(**changes), tmp_path / "runs" / "run")
     assert caught.value.field == field
@@ -160,7 +160,7 @@ def test_a_sweep_whose_configuration_is_too_long_to_be_read_again_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda _: 2**60)
-    monkeypatch.setattr(sweep, "restore", lambda _: pytest.fail("was not refused"))
+    monkeypatch.setattr(sweep, "claim", lambda _: pytest.fail("was not refused"))
     with pytest.raises(ConfigError, match=f"^mu: .* config.toml holds in {FILE_BYTES:,} bytes; th"):
         sweep.run_sweep(config(mu=MANY), tmp_path / "run")
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,5 @@
 """What an unfinished run has done so far: `progress/` in its directory.
 
-    lock                     held by the process that works here
-    holder                   names that process
     plan.json                threads and shards, as they were chosen when the run began
     training-<shard>-<step>  checkpoints of a shard in training (see `checkpoint`)
     shard-<shard>-<step>     what was measured of a shard that is done
@@ -14,25 +12,20 @@ the run says so.
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from vaekit import checkpoint
 from vaekit.checkpoint import Array, CheckpointError
 from vaekit.config import SweepConfig
-from vaekit.errors import BusyError
 from vaekit.files import read_small, write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.keeper import Keeper
@@ -42,7 +35,6 @@ from vaekit.stack import Stack
 
 FOLDER = "progress"
 PLAN = "plan.json"
-HOLDER = "holder"
 # A checkpoint a minute, or less often where writing one takes more than a second or so: at most
 # about 2 % of the time goes into it.
 INTERVAL_SECONDS = 60.0
@@ -135,36 +127,6 @@ class Journal:
         """What makes the results of this process, from the first time that it is asked for."""
         return provenance(resolve_device(self.config.device))
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only process that works here.
-
-        Raises:
-            BusyError: another one is.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.directory / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BusyError(
-                f"out: {self._holder()} works in {self.directory.parent}; allowed: to wait until "
-                "it is done, or another directory"
-            ) from None
-        try:
-            name = f"process {os.getpid()} on {platform.node()}"
-            write_whole(self.directory / HOLDER, name)
-            yield
-        finally:
-            lock.release()
-
-    def _holder(self) -> str:
-        try:
-            # Of the process that held the lock before, for the moment until the next has written.
-            return read_small(self.directory / HOLDER, 200).decode()
-        except (OSError, UnicodeDecodeError):
-            return "another process"
-
     def plan(self, make: Callable[[], list[Stack]], threads: int) -> tuple[list[Stack], int]:
         """Return the run's shards and threads: as when it began, or else chosen now and kept.
 
@@ -222,7 +184,7 @@ class Journal:
     def clear(self) -> None:
         """Delete everything: the run is finished. The plan goes last: until then it is not."""
         for path in list(self.directory.iterdir()):
-            if path.name not in {PLAN, "lock"}:
+            if path.name != PLAN:
                 path.unlink()
         shutil.rmtree(self.directory)
 

@@ -33,7 +33,7 @@ from vaekit.memory import check_memory
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
-from vaekit.rundir import CONFIG, inspect, replace, restore, sweep_up
+from vaekit.rundir import CONFIG, beside, claim, inspect, replace, restore, sweep_up
 from vaekit.shard import PICTURES
 from vaekit.stack import Stack, plan, stack_size
 from vaekit.train import curve_steps
@@ -58,8 +58,8 @@ def run_sweep(
 
     The directory gets config.toml (first), results.nc, figures/*.png and report.html, each file
     whole or not at all. A run that was interrupted goes on where it was, to the same bits; one
-    that is finished is left as it is. With `overwrite`, an earlier run stays in place until the new
-    one is done.
+    that is finished is left as it is, even where it could not be made. With `overwrite`, an earlier
+    run stays in place until the new one is done.
 
     Args:
         config: the sweep.
@@ -86,40 +86,35 @@ def run_sweep(
         DivergedError: a model diverged and `on_diverge` is "fail".
         Interrupted: the process was asked to leave; what was done is kept.
     """
-    device = resolve_device(config.device)
-    engine_name(config, device)  # all of these before anything is written
     check_launcher(launcher)
-    size = check_memory(config, device, stack_size(config, device))
     if on_diverge not in get_args(OnDiverge):
         raise ConfigError("on_diverge", on_diverge, ", ".join(get_args(OnDiverge)))
     if not checkpoint_seconds >= 0:
         raise ConfigError("checkpoint_seconds", checkpoint_seconds, "a number of 0 or more")
+    out, progress = Path(out), progress or Silent()
+    if _look(out, config, overwrite) == "finished" and not overwrite:
+        progress.note(f"{out} holds this run, finished: there is nothing to do")
+        return results.open_results(out, progress.note)
+    device = resolve_device(config.device)
+    engine_name(config, device)  # all of these before anything is written
+    size = check_memory(config, device, stack_size(config, device))
     text = config.to_toml()
     if len(text) > FILE_BYTES:
         field = max(("mu", "beta"), key=lambda name: len(getattr(config, name)))
         fits = f"what {CONFIG} holds in {FILE_BYTES:,} bytes; these take {len(text):,}"
         raise ConfigError(field, getattr(config, field), fits)
-    out, progress = Path(out), progress or Silent()
-    restore(out)
-    found = inspect(out, config)
-    if found.state == "nowhere" or (found.problem and not overwrite):
-        way_out = ", or overwrite" if found.state == "other" else ""
-        raise FileExistsError(
-            f"out: {out} {found.problem}; allowed: a new or empty directory{way_out}"
-        )
-    if overwrite:
-        # An earlier run is replaced by a finished one only, so nothing is lost before.
-        work = out if found.state in {"new", "unfinished"} else out.with_name(f".{out.name}.new")
-        if work != out and inspect(work, config).state == "other":
-            shutil.rmtree(work)
-    elif found.state == "finished":
-        progress.note(f"{out} holds this run, finished: there is nothing to do")
-        return results.open_results(out, progress.note)
-    else:
-        work = out
 
-    journal = Journal(work, config, progress.note, checkpoint_seconds)
-    with journal.lock():
+    with claim(out):
+        restore(out)
+        # What was seen before may have changed until the lock was held.
+        state, work = _look(out, config, overwrite), out
+        if overwrite and state not in {"new", "unfinished"}:
+            # An earlier run is replaced by a finished one only, so nothing is lost before.
+            work = beside(out, "new")
+            if inspect(work, config).state == "other":
+                shutil.rmtree(work)
+        journal = Journal(work, config, progress.note, checkpoint_seconds)
+        journal.directory.mkdir(parents=True, exist_ok=True)
         sweep_up(work)
         # Another process may have finished it since, or been killed before it took its place.
         if inspect(work, config).state == "finished":
@@ -153,9 +148,20 @@ def run_sweep(
             write_report(dataset, work)
             progress.advance(1)
         journal.clear()
-    if work != out:
-        replace(out, work)
+        if work != out:
+            replace(out, work)
     return dataset
+
+
+def _look(out: Path, config: SweepConfig, overwrite: bool) -> str:
+    """Return the state of a run directory; refuse one that this run may not go into."""
+    found = inspect(out, config)
+    if found.state == "nowhere" or (found.problem and not overwrite):
+        way_out = ", or overwrite" if found.state == "other" else ""
+        raise FileExistsError(
+            f"out: {out} {found.problem}; allowed: a new or empty directory{way_out}"
+        )
+    return found.state
 
 
 def _measure(
