@@ -277,6 +277,30 @@ def test_a_divergence_can_be_a_failure_and_the_run_can_go_on_without(
     assert found["status"].values[:, 1].tolist() == [["diverged"], ["diverged"]]
 
 
+@pytest.mark.parametrize("count", [7, 10], ids=["trained", "measured"])
+def test_a_divergence_from_before_is_a_failure_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Found in the checkpoint of the last step, or in a part that is done."""
+    out, setup = tmp_path / "run", config(baseline_seeds=0)
+    interrupts = Interrupts()
+
+    def ask() -> None:
+        interrupts.asked = signal.SIGTERM
+
+    with monkeypatch.context() as patch:
+        poison(patch, 1)
+        with pytest.raises(Interrupted):
+            sweep.run_sweep(setup, out, progress=After(count, ask), interrupts=interrupts)
+    for _ in range(2):
+        with pytest.raises(
+            DivergedError, match=r"^diverged: mu = 0, beta = 8, seed = 0 at step 1$"
+        ):
+            sweep.run_sweep(setup, out, on_diverge="fail")
+    found = sweep.run_sweep(setup, out)
+    assert found["diverged_at"].values[0].ravel().tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     "error",
     [

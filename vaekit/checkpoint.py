@@ -28,6 +28,8 @@ from vaekit.files import check_fits, read_small, write_whole
 FORMAT = 2
 KEPT = 2
 Array = npt.NDArray[Any]
+# Says what is wrong with the step and the tensors of a checkpoint; "" if nothing is.
+Check = Callable[[int, Mapping[str, Array]], str]
 _SUFFIX = ".json"
 _Name = Annotated[str, Field(max_length=200)]
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
@@ -144,6 +146,7 @@ def read(
     *,
     about: Mapping[str, Any],
     damaged: Callable[[CheckpointError], None],
+    check: Check = lambda *_: "",
 ) -> Checkpoint | None:
     """Read the newest checkpoint that is whole.
 
@@ -152,13 +155,14 @@ def read(
         name: what the checkpoint is of.
         about: what it must belong to.
         damaged: is told of each one that is passed over.
+        check: refuses what is whole and yet not what the reader can use.
 
     Returns:
         The checkpoint, or None where there is none that is whole.
     """
     for path in _newest_first(directory, name):
         try:
-            return _read_one(path, about)
+            return _read_one(path, about, check)
         except CheckpointError as error:
             damaged(error)
     return None
@@ -181,7 +185,7 @@ def _remove(manifest: Path) -> None:
     manifest.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def _read_one(path: Path, about: Mapping[str, Any]) -> Checkpoint:
+def _read_one(path: Path, about: Mapping[str, Any], check: Check) -> Checkpoint:
     """Read one checkpoint; raise a CheckpointError unless every byte is accounted for."""
     try:
         signed = _Signed.model_validate_json(read_small(path))
@@ -218,6 +222,8 @@ def _read_one(path: Path, about: Mapping[str, Any]) -> Checkpoint:
     }
     if found != manifest.tensors:
         raise CheckpointError(file, "holds other tensors than the manifest says")
+    if problem := check(manifest.step, arrays):
+        raise CheckpointError(path, problem)
     return Checkpoint(manifest.step, arrays, manifest.versions)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from vaekit import checkpoint
-from vaekit.checkpoint import Array, CheckpointError
+from vaekit.checkpoint import Array, Check, CheckpointError
 from vaekit.config import SweepConfig
 from vaekit.files import read_small, write_whole
 from vaekit.interrupt import Interrupts
@@ -83,9 +83,17 @@ class DiskKeeper(Keeper):
         """See `Keeper`."""
         return DiskKeeper(self.journal, f"{self.name}.{index}", self.interrupts)
 
-    def load(self, stack: Stack) -> tuple[int, dict[str, Array]] | None:
+    def load(self, stack: Stack, check: Check) -> tuple[int, dict[str, Array]] | None:
         """See `Keeper`."""
-        found = self.journal.read(self.name, stack)
+
+        def problem(step: int, arrays: Mapping[str, Array]) -> str:
+            rest = dict(arrays)
+            seconds = rest.pop("seconds", None)
+            if seconds is None or seconds.ndim or seconds.dtype != np.float64:
+                return "holds no time that was spent"
+            return check(step, rest)
+
+        found = self.journal.read(self.name, stack, problem)
         if found is None:
             return None
         step, arrays = found
@@ -164,10 +172,23 @@ class Journal:
         """Keep checkpoints of a shard's training."""
         return DiskKeeper(self, f"training-{index:05d}", interrupts)
 
-    def finished(self, index: int, stack: Stack) -> dict[str, Array] | None:
-        """Read what was measured of a shard, if it is done."""
-        found = self.read(f"shard-{index:05d}", stack)
-        if found is None or found[0] != self.config.steps:
+    def finished(
+        self, index: int, stack: Stack, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Array] | None:
+        """Read what was measured of a shard, in arrays of these shapes, if it is done."""
+
+        def problem(step: int, arrays: Mapping[str, Array]) -> str:
+            if step != self.config.steps:
+                return f"holds step {step}; allowed: {self.config.steps}"
+            if {name: array.shape for name, array in arrays.items()} != shapes:
+                return "holds other measures than a shard's"
+            codes = arrays["status"]
+            if codes.dtype != np.int8 or not np.isin(codes, range(len(STATUSES))).all():
+                return "holds a status that there is not"
+            return ""
+
+        found = self.read(f"shard-{index:05d}", stack, problem)
+        if found is None:
             return None
         arrays = found[1]
         arrays["status"] = np.array(STATUSES, dtype="U9")[arrays["status"]]
@@ -188,13 +209,17 @@ class Journal:
                 path.unlink()
         shutil.rmtree(self.directory)
 
-    def read(self, name: str, stack: Stack) -> tuple[int, dict[str, Array]] | None:
+    def read(
+        self, name: str, stack: Stack, check: Check = lambda *_: ""
+    ) -> tuple[int, dict[str, Array]] | None:
         """Read the newest whole checkpoint of a name that belongs to this run and stack."""
 
         def damaged(error: CheckpointError) -> None:
             self.note(f"{error}; the one before it is used, or the shard begins anew")
 
-        found = checkpoint.read(self.directory, name, about=self._about(stack), damaged=damaged)
+        found = checkpoint.read(
+            self.directory, name, about=self._about(stack), damaged=damaged, check=check
+        )
         if found is None:
             return None
         self._notice(found.versions)

@@ -73,7 +73,7 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
 
 def dataset_bytes(config: SweepConfig) -> dict[str, int]:
     """Bytes of every variable of a sweep's dataset."""
-    sizes = _sizes(config)
+    sizes = axis_sizes(config)
     asked = {"estimator": config.estimators, "axis_metric": config.axis_scores}
     return {
         name: _item_bytes(variable) * math.prod(sizes[dim] for dim in variable.dims)
@@ -101,7 +101,7 @@ def _item_bytes(variable: Variable) -> int:
     return 36 if variable.dtype == "str" else np.dtype(variable.dtype).itemsize
 
 
-def _sizes(config: SweepConfig) -> dict[str, int]:
+def axis_sizes(config: SweepConfig) -> dict[str, int]:
     """Length of every axis of the dataset."""
     return {
         "mu": len(config.mu),
@@ -124,7 +124,7 @@ def _sizes(config: SweepConfig) -> dict[str, int]:
 
 def _longest(config: SweepConfig) -> str:
     """Name the field that the longest axis of the largest variable comes from."""
-    needed, sizes = dataset_bytes(config), _sizes(config)
+    needed, sizes = dataset_bytes(config), axis_sizes(config)
     largest = {**COORDINATES, **SCHEMA, **OPTIONAL}[max(needed, key=needed.__getitem__)]
     return FIELDS[max((dim for dim in largest.dims if dim in FIELDS), key=sizes.__getitem__)]
 

@@ -29,14 +29,14 @@ from vaekit.interrupt import Interrupts
 from vaekit.journal import INTERVAL_SECONDS, Journal
 from vaekit.launch import Launcher, Work, check_launcher, local, on_ray
 from vaekit.machine import device_name, resolve_device, threads, versions
-from vaekit.memory import check_memory
+from vaekit.memory import axis_sizes, check_memory, dataset_bytes
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
 from vaekit.rundir import CONFIG, beside, claim, inspect, replace, restore, sweep_up
 from vaekit.shard import PICTURES
 from vaekit.stack import Stack, plan, stack_size
-from vaekit.train import curve_steps
+from vaekit.train import curve_steps, divergence
 
 OnDiverge = Literal["keep", "fail"]
 
@@ -184,8 +184,9 @@ def _measure(
     progress.stage("train and measure", models * config.steps, "model-steps")
     done: dict[int, Arrays] = {}
     for index, stack in enumerate(stacks):
-        measured = journal.finished(index, stack)
+        measured = journal.finished(index, stack, _shapes(config, stack))
         if measured is not None:
+            _refuse_divergence(job, stack, measured)
             done[index] = measured
             progress.advance(stack.models * config.steps)
     if done:
@@ -198,6 +199,7 @@ def _measure(
     )
     for index, measured in running:
         journal.finish(index, stacks[index], measured)
+        _refuse_divergence(job, stacks[index], measured)
         done[index] = measured
 
     arrays: Arrays = {}
@@ -242,6 +244,26 @@ def _measure(
             "versions": json.dumps(versions()),
         },
     )
+
+
+def _refuse_divergence(job: Work, stack: Stack, measured: Arrays) -> None:
+    """Fail if a model diverged and that is to be a failure, whenever it was trained."""
+    if job.fail_on_divergence and measured["diverged_at"].any():
+        raise divergence(stack, measured["diverged_at"].tolist())
+
+
+def _shapes(config: SweepConfig, stack: Stack) -> dict[str, tuple[int, ...]]:
+    """Say which arrays are measured of a stack, and their shapes."""
+    sizes, schema = axis_sizes(config), {**results.SCHEMA, **results.OPTIONAL}
+    shown = stack.seeds.count(config.first_seed) * len(stack.beta)
+    shapes: dict[str, tuple[int, ...]] = {"seconds_train": (), "seconds_measure": ()}
+    for name in dataset_bytes(config).keys() & schema.keys():
+        dims = schema[name].dims
+        if dims[:3] == ("mu", "beta", "seed"):
+            shapes[name] = (stack.models, *(sizes[dim] for dim in dims[3:]))
+        elif name in PICTURES and shown:
+            shapes[name] = (shown, *(sizes[dim] for dim in dims[2:]))
+    return shapes
 
 
 def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
