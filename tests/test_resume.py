@@ -540,7 +540,7 @@ def test_a_launcher_that_is_not_there_is_refused(tmp_path: Path, name: str) -> N
 def test_ray_that_is_not_installed_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"local, or ray after `python -m pip install 'vaekit\[ra"):
-        check_launcher("ray")
+        check_launcher("ray", "cpu")
 
 
 def test_ray_with_two_workers_one_of_them_killed_gives_the_local_result(

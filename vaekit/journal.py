@@ -165,6 +165,7 @@ class Journal:
         shards = [_Shard(mu=s.mu, seeds=s.seeds, beta=s.beta) for s in stacks]
         made = _Plan(threads=threads, shards=shards)
         signed = _SignedPlan(plan=made, sha256=made.checksum())
+        self.directory.mkdir(parents=True, exist_ok=True)
         write_whole(path, signed.model_dump_json(indent=1))
         return stacks, threads
 
@@ -204,10 +205,11 @@ class Journal:
 
     def clear(self) -> None:
         """Delete everything: the run is finished. The plan goes last: until then it is not."""
-        for path in list(self.directory.iterdir()):
+        for path in list(self.directory.glob("*")):
             if path.name != PLAN:
                 path.unlink()
-        shutil.rmtree(self.directory)
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
 
     def read(
         self, name: str, stack: Stack, check: Check = lambda *_: ""

@@ -19,7 +19,7 @@ from vaekit.evaluate import EXAMPLES, LATENT_VALUES, RECONSTRUCTIONS
 from vaekit.machine import free_memory
 from vaekit.model import Architecture
 from vaekit.results import COORDINATES, DIRECTIONS, FITS, OPTIONAL, SCHEMA, Variable
-from vaekit.stack import MEMORY_SHARE
+from vaekit.stack import MEMORY_SHARE, Stack, model_bytes
 
 HOST = torch.device("cpu")
 # Up to 3.4 were seen, where nearly all of the dataset is pictures.
@@ -94,6 +94,12 @@ def draws_bytes(config: SweepConfig) -> int:
     if {"mine", "infonce"} & set(config.estimators):
         values += CRITIC_COPIES * columns + CRITIC_VALUES
     return 4 * values * config.evaluation_draws
+
+
+def stack_bytes(config: SweepConfig, stack: Stack) -> int:
+    """Bytes that a stack takes at its most, while it is trained or measured."""
+    measured = grid_bytes(config) + draws_bytes(config)
+    return stack.models * max(model_bytes(config), measured)
 
 
 def _item_bytes(variable: Variable) -> int:

@@ -14,7 +14,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -65,16 +65,15 @@ def claim(out: Path) -> Iterator[None]:
             f"out: {_name(holder)} works in {out}; allowed: to wait until it is done, or another "
             "directory"
         ) from None
-    try:
-        write_whole(holder, f"process {os.getpid()} on {platform.node()}")
-        yield
-    finally:
-        holder.unlink(missing_ok=True)
+    with ExitStack() as leaving:
+        leaving.callback(lock.release)
         # While it is held: who opened it before sees that it has no name any more, and tries again.
         # Windows deletes no file that is open.
         if os.name != "nt":
-            path.unlink(missing_ok=True)
-        lock.release()
+            leaving.callback(path.unlink, missing_ok=True)
+        leaving.callback(holder.unlink, missing_ok=True)
+        write_whole(holder, f"process {os.getpid()} on {platform.node()}")
+        yield
 
 
 def _name(holder: Path) -> str:

@@ -27,7 +27,15 @@ from vaekit.evaluate import (
 from vaekit.files import write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.journal import INTERVAL_SECONDS, Journal
-from vaekit.launch import Launcher, Work, check_launcher, local, on_ray
+from vaekit.launch import (
+    Launcher,
+    Work,
+    check_launcher,
+    check_nodes,
+    cluster,
+    local,
+    on_ray,
+)
 from vaekit.machine import device_name, resolve_device, threads, versions
 from vaekit.memory import axis_sizes, check_memory, dataset_bytes
 from vaekit.products import fast_products, product_library
@@ -84,9 +92,10 @@ def run_sweep(
         FileExistsError: `out` holds something else, or a run of another configuration.
         BusyError: another process works in `out`.
         DivergedError: a model diverged and `on_diverge` is "fail".
+        RunError: Ray failed.
         Interrupted: the process was asked to leave; what was done is kept.
     """
-    check_launcher(launcher)
+    check_launcher(launcher, config.device)
     if on_diverge not in get_args(OnDiverge):
         raise ConfigError("on_diverge", on_diverge, ", ".join(get_args(OnDiverge)))
     if not checkpoint_seconds >= 0:
@@ -114,35 +123,40 @@ def run_sweep(
             if inspect(work, config).state == "other":
                 shutil.rmtree(work)
         journal = Journal(work, config, progress.note, checkpoint_seconds)
-        journal.directory.mkdir(parents=True, exist_ok=True)
         sweep_up(work)
         # Another process may have finished it since, or been killed before it took its place.
         if inspect(work, config).state == "finished":
             dataset = results.open_results(work, progress.note)
         else:
-            write_whole(work / CONFIG, text)
-            stacks, count = journal.plan(
-                lambda: plan(config, size), config.threads or torch.get_num_threads()
-            )
-            # A worker of Ray may stand in another directory.
-            job = Work(
-                config,
-                work.resolve(),
-                count,
-                fail_on_divergence=on_diverge == "fail",
-                checkpoint_seconds=checkpoint_seconds,
-            )
-            with threads(count), fast_products(device):
-                dataset = _measure(
-                    job,
-                    stacks,
-                    journal,
-                    command,
-                    progress,
-                    interrupts or Interrupts(),
-                    launcher,
-                    address,
+            wanted = config.threads or torch.get_num_threads()
+
+            def cut() -> list[Stack]:
+                stacks = plan(config, size)
+                if launcher == "ray":
+                    check_nodes(config, stacks, wanted)
+                return stacks
+
+            with cluster(launcher, address):
+                stacks, count = journal.plan(cut, wanted)
+                write_whole(work / CONFIG, text)
+                # A worker of Ray may stand in another directory.
+                job = Work(
+                    config,
+                    work.resolve(),
+                    count,
+                    fail_on_divergence=on_diverge == "fail",
+                    checkpoint_seconds=checkpoint_seconds,
                 )
+                with threads(count), fast_products(device):
+                    dataset = _measure(
+                        job,
+                        stacks,
+                        journal,
+                        command,
+                        progress,
+                        interrupts or Interrupts(),
+                        launcher,
+                    )
             progress.stage("report", 1, "page")
             results.save(dataset, work / "results.nc")
             write_report(dataset, work)
@@ -172,7 +186,6 @@ def _measure(
     progress: Progress,
     interrupts: Interrupts,
     launcher: Launcher,
-    address: str | None,
 ) -> xr.Dataset:
     """Train and measure the shards that are not done; return the dataset with its provenance."""
     config, device = job.config, resolve_device(job.config.device)
@@ -193,7 +206,7 @@ def _measure(
         progress.note(f"going on with a run of which {len(done)} of {len(stacks)} parts are done")
     left = [(index, stack) for index, stack in enumerate(stacks) if index not in done]
     running = (
-        on_ray(job, left, progress, interrupts, address)
+        on_ray(job, left, progress, interrupts)
         if launcher == "ray"
         else local(job, left, progress, interrupts, journal)
     )
