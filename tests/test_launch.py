@@ -110,7 +110,7 @@ class FakeRay:
             raise WorkerCrashedError("The worker died\nunexpectedly.")
         try:
             return reference()
-        except Exception as error:
+        except DivergedError as error:
             raise RayTaskError(error) from error
 
     def cancel(self, reference: object, *, force: bool) -> None:

@@ -220,8 +220,9 @@ def test_a_run_whose_place_is_being_taken_is_not_put_back(
     assert listing(tmp_path) == ["run"]
 
 
-HOLD = """
+HOLD = f"""
 import sys
+sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from vaekit.rundir import claim
 with claim(Path(sys.argv[1])):
@@ -238,12 +239,10 @@ def test_another_process_is_named_and_what_it_works_on_is_left(tmp_path: Path) -
         (tmp_path / name / "config.toml").write_text(config(steps=7).to_toml())
     link.symlink_to(out)
     before = sorted(tmp_path.rglob("*"))
-    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(link)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=path,
     ) as holder:
         assert holder.stdout.readline() == b"held\n"
         held = sorted(tmp_path.rglob("*"))
