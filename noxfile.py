@@ -64,6 +64,7 @@ def soak(session: nox.Session) -> None:
     """Kill, interrupt and run for long, and print what came of it; then the same on Ray."""
     session.install(*PINNED, "-e", ".[ray]", *TEST)
     session.run("python", "-m", "bench.soak", *session.posargs)
+    session.run("python", "-m", "pytest", "tests/test_launch.py")
     session.run("python", "-m", "pytest", "-k", "ray", "tests/test_resume.py")
 
 

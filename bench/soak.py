@@ -90,7 +90,7 @@ def kills(place: Path, wanted: int) -> str:
             process = start(config, out, 0.0)
             # From before the first file to after the last.
             try:
-                code = process.wait(timeout=rng.uniform(0.3, 1.0) * length)
+                code = process.wait(timeout=rng.uniform(0.0, 1.0) * length)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -139,16 +139,16 @@ def checkpoint_cost(place: Path) -> str:
     stack = Stack((0.0,), (0,), config.beta)
     journal = Journal(place, config, print, 0.0)
     costs = []
-    with journal.lock():
-        keeper = journal.keeper(0, Interrupts())
-        save = keeper.save
+    journal.directory.mkdir(parents=True)
+    keeper = journal.keeper(0, Interrupts())
+    save = keeper.save
 
-        def timed(*arguments: object) -> None:
-            save(*arguments)  # type: ignore[arg-type]
-            costs.append(keeper.cost)
+    def timed(*arguments: object) -> None:
+        save(*arguments)  # type: ignore[arg-type]
+        costs.append(keeper.cost)
 
-        keeper.save = timed  # type: ignore[method-assign]
-        train(config, stack, CPU, Silent(), keeper)
+    keeper.save = timed  # type: ignore[method-assign]
+    train(config, stack, CPU, Silent(), keeper)
     share = max(costs) / INTERVAL_SECONDS
     if share > COST_SHARE:
         raise TrialError(f"a checkpoint takes {max(costs):.2f} s")

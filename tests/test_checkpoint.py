@@ -85,6 +85,40 @@ def test_the_two_newest_are_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["part.0", "part.0.1", "part.1"])
+def test_the_parts_of_a_part_keep_files_of_their_own(tmp_path: Path, name: str) -> None:
+    write(tmp_path, 8)
+    checkpoint.write(tmp_path, name, 16, {"a": np.ones(2)}, about=ABOUT, versions=VERSIONS)
+    found = checkpoint.read(tmp_path, name, about=ABOUT, damaged=pytest.fail)
+    assert found is not None
+    assert (found.step, list(found.arrays)) == (16, ["a"])
+    assert read(tmp_path) == (8, [])
+    checkpoint.remove(tmp_path, name)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_later_steps_were_refused_and_make_way(tmp_path: Path) -> None:
+    """Of another run, of another format, and damaged; each as high as can be."""
+    for step in (500, 1000, 2000):
+        write(tmp_path, step)
+        if step == 500:
+            aside = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    rewrite(tmp_path / "part-000000001000.json", {"format": 1})
+    (tmp_path / "part-000000002000.safetensors").write_bytes(b"")
+    for path, content in aside.items():
+        path.write_bytes(content)
+    rewrite(tmp_path / "part-000000000500.json", {"about": {"config": {"steps": 9}}})
+    step, complaints = read(tmp_path)
+    assert (step, len(complaints)) == (None, 3)
+    for step in (8, 16, 24):
+        write(tmp_path, step)
+        assert read(tmp_path) == (step, [])
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == [
+        "part-000000000016.json",
+        "part-000000000024.json",
+    ]
+
+
 def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
     write(tmp_path, 8)
     step, complaints = read(tmp_path, {"config": {"steps": 4}, "mu": [0.0]})

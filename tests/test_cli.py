@@ -19,8 +19,9 @@ import vaekit.sweep
 from vaekit import cli
 from vaekit.compiler import compiler_missing
 from vaekit.config import PRESETS, ConfigError, SweepConfig
+from vaekit.errors import ResultsError
 from vaekit.progress import Live, Plain, Progress, Silent, progress_for
-from vaekit.results import ResultsError, open_results
+from vaekit.results import open_results
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -523,8 +524,16 @@ def test_report_of_two_runs_leaves_both_as_they_are(
 def test_a_damaged_run_is_a_mistake_of_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    config = SweepConfig.from_preset("smoke", mu=(0.0,))
+    (tmp_path / "config.toml").write_text(config.to_toml(), encoding="utf-8")
+    (tmp_path / "report.html").touch()
     (tmp_path / "results.nc").write_bytes(b"not a dataset")
     with pytest.raises(ResultsError):
         open_results(tmp_path)
-    assert cli.run(["report", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    sweep = ["sweep", "--preset", "smoke", "--mu=0", "--out", str(tmp_path)]
+    for words in (["report", str(tmp_path)], ["report", str(tmp_path), str(tmp_path)], sweep):
+        assert cli.run(words) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert said[-1].startswith(f"vaekit: {tmp_path / 'results.nc'}: not a readable netCDF file")
+        # A sweep says that it is finished first.
+        assert len(said) == 1 + (words is sweep)

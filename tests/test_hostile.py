@@ -6,6 +6,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,8 @@ from synthetic import small_config, synthetic_dataset
 from test_config import BAD
 from vaekit.cli import run
 from vaekit.config import ConfigError, SweepConfig
-from vaekit.results import ResultsError, open_results, save
+from vaekit.errors import ResultsError
+from vaekit.results import open_results, save
 
 VALUES = st.recursive(
     st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=20),
@@ -65,6 +68,46 @@ def test_no_bytes_in_a_datasets_place_raise_anything_but_ours(
         path.write_bytes(broken)
         with pytest.raises(ResultsError, match="results.nc"):
             open_results(path)
+
+
+GOOD_TOML = small_config(mu=(0.0, 1.0), tile=3, latents=4).to_toml()
+DEEP = "[" * 5000
+# An attribute of a dataset, what it holds, and what is said of it.
+ATTRIBUTES = [
+    ("sha256", np.array([1, 2]), "damaged: its checksum is another"),
+    ("sha256", np.array(["a", "b"], dtype="S1"), "damaged: its checksum is another"),
+    ("sha256", 3, "damaged: its checksum is another"),
+    ("sha256", "", "damaged: its checksum is another"),
+    ("config", "", "mu: got None"),
+    ("config", "mu = [3]", "beta: got None"),
+    ("config", f"{GOOD_TOML}\nmore = 1", "no such field"),
+    ("config", "mu = " + "9" * 5000, "digits"),
+    ("config", f"mu = {DEEP}", "recursion"),
+    ("config", np.array([1.0, 2.0]), "valid string"),
+    ("seconds_total", "much", "valid number"),
+    ("seconds_total", np.array([1.0, 2.0]), "valid number"),
+    ("seconds", "", "Invalid JSON"),
+    ("seconds", "[1]", "valid dictionary"),
+    ("seconds", '{"train": "long"}', "valid number"),
+    ("seconds", f'{{"train": {"9" * 5000}}}', "Invalid JSON"),
+    ("versions", DEEP, "recursion limit"),
+    ("versions", '{"numpy": 2}', "valid string"),
+    ("created", 2026, "valid string"),
+    ("device", np.array([1, 2]), "valid string"),
+    ("command", 1.0, "valid string"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "problem"), ATTRIBUTES)
+def test_no_attribute_of_a_dataset_raises_anything_but_ours(
+    content: bytes, tmp_path: Path, name: str, value: object, problem: str
+) -> None:
+    path = tmp_path / "results.nc"
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as raw:
+        raw.attrs[name] = value
+    with pytest.raises(ResultsError, match=f"{path}: {name}: .*{problem}"):
+        open_results(path)
 
 
 def as_text(value: object) -> str:

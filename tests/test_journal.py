@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from vaekit import journal, launch, machine
+from vaekit import checkpoint, journal, launch, machine
 from vaekit.config import SweepConfig
-from vaekit.errors import BusyError
 from vaekit.interrupt import Interrupts
-from vaekit.journal import DECIDING, HOLDER, PLAN, Journal
+from vaekit.journal import DECIDING, PLAN, Journal
 from vaekit.launch import Work
 from vaekit.progress import Silent
 from vaekit.stack import Stack
@@ -135,27 +135,6 @@ def test_no_content_of_a_plan_raises_or_is_believed(
     assert_planned_anew(out, content)
 
 
-def test_who_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getpid", lambda: 4711)
-    monkeypatch.setattr("platform.node", lambda: "far")
-    first, second = make(tmp_path, []), make(tmp_path, [])
-
-    def refusal() -> str:
-        with pytest.raises(BusyError) as caught, second.lock():
-            pass
-        return str(caught.value)
-
-    with first.lock():
-        assert f"out: process 4711 on far works in {tmp_path}; allowed" in refusal()
-        for content in (b"\xff", b"x" * 1000):
-            (first.directory / HOLDER).write_bytes(content)
-            assert f"out: another process works in {tmp_path}; allowed" in refusal()
-        (first.directory / HOLDER).unlink()
-        assert f"out: another process works in {tmp_path}; allowed" in refusal()
-    with second.lock():
-        pass
-
-
 def elsewhere(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
     """Be another machine."""
     there = machine.provenance(machine.resolve_device("cpu")) | changes
@@ -208,6 +187,63 @@ def begin(out: Path) -> None:
     )
     newest = max(made.directory.glob("training-*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-1])
+
+
+def test_signed_contents_that_are_not_a_training_are_passed_over(tmp_path: Path) -> None:
+    """A tensor is missing, or one too many, or of another form; or the step is beyond the last."""
+    cpu, said = machine.resolve_device("cpu"), []
+    made = make(tmp_path, said)
+    expected = train(config(), STACKS[0], cpu, Silent(), made.keeper(0, Interrupts()))
+    name = "training-00000"
+    step, whole = made.read(name, STACKS[0])
+    assert step == 20
+    others: list[tuple[int, dict[str, Any]]] = [
+        *((20, {key: value for key, value in whole.items() if key != lost}) for lost in whole),
+        *((20, {**whole, key: np.stack([value, value])}) for key, value in whole.items()),
+        *((20, {**whole, key: value.astype(np.float16)}) for key, value in whole.items()),
+        (20, {**whole, "more": np.zeros(3)}),
+        (21, whole),
+        (10**11, whole),
+    ]
+    for step, arrays in others:
+        made.write(name, STACKS[0], 16, {"of": np.zeros(1)})
+        made.write(name, STACKS[0], step, arrays)
+        said.clear()
+        found = train(config(), STACKS[0], cpu, Silent(), made.keeper(0, Interrupts()))
+        assert len(said) == 2
+        assert f"{name}-{step:012d}.json: " in said[0]
+        assert f"{name}-000000000016.json: holds no time" in said[1]
+        assert all("the one before it is used" in text for text in said)
+        assert torch.equal(found.vae.flat, expected.vae.flat)
+        np.testing.assert_array_equal(found.curves.loss, expected.curves.loss)
+
+
+def test_signed_contents_that_are_no_measures_are_passed_over(tmp_path: Path) -> None:
+    said: list[str] = []
+    made, name = make(tmp_path, said), "shard-00000"
+    shapes: dict[str, tuple[int, ...]] = {"status": (2,), "rate": (2,), "kl": (2, 2)}
+    whole = {"rate": np.ones(2), "kl": np.ones((2, 2)), "status": np.array([0, 2], np.int8)}
+    made.write(name, STACKS[0], 20, whole)
+    found = made.finished(0, STACKS[0], shapes)
+    assert found is not None
+    assert found["status"].tolist() == ["ok", "diverged"]
+    assert not said
+    for step, arrays in [
+        (19, whole),
+        (21, whole),
+        *((20, {key: value for key, value in whole.items() if key != lost}) for lost in whole),
+        (20, {**whole, "more": np.ones(2)}),
+        (20, {**whole, "kl": np.ones((2, 3))}),
+        (20, {**whole, "rate": np.ones(3)}),
+        (20, {**whole, "status": np.array([0, 3], np.int8)}),
+        (20, {**whole, "status": np.array([0, -1], np.int8)}),
+        (20, {**whole, "status": np.array([0.0, 1.0])}),
+    ]:
+        checkpoint.remove(made.directory, name)
+        made.write(name, STACKS[0], step, arrays)
+        said.clear()
+        assert made.finished(0, STACKS[0], shapes) is None
+        assert [f"{name}-{step:012d}.json: holds" in text for text in said] == [True]
 
 
 def test_what_a_worker_has_to_say_reaches_the_run(

@@ -15,7 +15,11 @@ import torch
 from vaekit import memory, sweep
 from vaekit.config import FILE_BYTES, ConfigError, SweepConfig
 from vaekit.estimators import critic
+from vaekit.keeper import Keeper
 from vaekit.memory import DATASET_COPIES, check_memory, dataset_bytes, draws_bytes, grid_bytes
+from vaekit.progress import Silent
+from vaekit.shard import PICTURES, run_shard
+from vaekit.stack import plan
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parents[1]
@@ -43,6 +47,17 @@ def test_every_variable_is_counted_as_it_is(
         if dataset[name].dtype.kind != "U":
             assert counted[name] == dataset[name].nbytes, name
     assert counted["status"] == dataset["status"].nbytes
+
+
+def test_of_pictures_no_more_is_held_than_the_dataset_has() -> None:
+    """Those of the first seed, wherever its streams are in the stacks."""
+    setup = config(mu=(0.0, 1.0, 3.0), seeds=3, first_seed=5)
+    stacks = plan(setup, 12)
+    shards = [run_shard(setup, stack, CPU, Silent(), Keeper()) for stack in stacks]
+    assert len(stacks) == 3
+    for name in PICTURES:
+        held = sum(found[name].nbytes for found in shards if name in found)
+        assert held == dataset_bytes(setup)[name]
 
 
 # Prints how much more a process took at its most for a large evaluation than for a small one, and
@@ -117,7 +132,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(
     monkeypatch.setattr(memory, "free_memory", lambda _: free)
     assert check_memory(config(), CPU, 1) == 1
     # Where a run would begin.
-    monkeypatch.setattr(sweep, "restore", lambda _: pytest.fail("was not refused"))
+    monkeypatch.setattr(sweep, "claim", lambda _: pytest.fail("was not refused"))
     with pytest.raises(ConfigError, match=what) as caught:
         sweep.run_sweep(config(**changes), tmp_path / "runs" / "run")
     assert caught.value.field == field
@@ -145,7 +160,7 @@ def test_a_sweep_whose_configuration_is_too_long_to_be_read_again_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda _: 2**60)
-    monkeypatch.setattr(sweep, "restore", lambda _: pytest.fail("was not refused"))
+    monkeypatch.setattr(sweep, "claim", lambda _: pytest.fail("was not refused"))
     with pytest.raises(ConfigError, match=f"^mu: .* config.toml holds in {FILE_BYTES:,} bytes; th"):
         sweep.run_sweep(config(mu=MANY), tmp_path / "run")
     assert not list(tmp_path.iterdir())

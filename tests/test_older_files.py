@@ -17,7 +17,8 @@ import xarray as xr
 from synthetic import small_config, synthetic_dataset
 from vaekit import checkpoint, cli
 from vaekit.checkpoint import CheckpointError
-from vaekit.results import DIGEST, FORMAT, ResultsError, open_results, save
+from vaekit.errors import ResultsError
+from vaekit.results import DIGEST, FORMAT, open_results, save
 
 DATA = Path(__file__).parent / "data"
 UNCHECKED = "is from before datasets had a checksum, so damage may go unseen"

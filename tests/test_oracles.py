@@ -16,7 +16,7 @@ import torch
 
 from linear import linear_config, population, train_linear
 from vaekit import metrics
-from vaekit.checkpoint import Array
+from vaekit.checkpoint import Array, Check
 from vaekit.config import SweepConfig
 from vaekit.evaluate import evaluate_stack
 from vaekit.keeper import Keeper
@@ -232,8 +232,8 @@ class Cooling(Keeper):
 
     kept: tuple[int, dict[str, Array]] | None = None
 
-    def load(self, stack: Stack) -> tuple[int, dict[str, Array]] | None:
-        del stack
+    def load(self, stack: Stack, check: Check) -> tuple[int, dict[str, Array]] | None:
+        del stack, check
         return self.kept
 
     def save(self, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:

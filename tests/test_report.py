@@ -11,6 +11,7 @@ import xarray as xr
 
 from synthetic import small_config, synthetic_arrays, synthetic_dataset
 from vaekit import results
+from vaekit.errors import ResultsError
 from vaekit.figures import FIGURES
 from vaekit.report import GROUPS, narrative, write_report
 from vaekit.report.asked import asked_tables
@@ -26,7 +27,6 @@ from vaekit.report.tables import (
     run_table,
     selectivity,
 )
-from vaekit.results import ResultsError
 
 TINY = {"grid": 1, "tile": 2, "latents": 2, "baseline_seeds": 2}
 OUTSIDE = ("<script", "<link", "http://", "https://", "@import", "url(")

@@ -22,7 +22,7 @@ from vaekit import shard, sweep
 from vaekit.config import SweepConfig
 from vaekit.errors import BusyError, DivergedError
 from vaekit.interrupt import Interrupted, Interrupts
-from vaekit.journal import FOLDER, Journal
+from vaekit.journal import FOLDER, DiskKeeper, Journal
 from vaekit.launch import check_launcher
 from vaekit.model import StackedVAE
 from vaekit.progress import Silent
@@ -277,6 +277,30 @@ def test_a_divergence_can_be_a_failure_and_the_run_can_go_on_without(
     assert found["status"].values[:, 1].tolist() == [["diverged"], ["diverged"]]
 
 
+@pytest.mark.parametrize("count", [7, 10], ids=["trained", "measured"])
+def test_a_divergence_from_before_is_a_failure_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """Found in the checkpoint of the last step, or in a part that is done."""
+    out, setup = tmp_path / "run", config(baseline_seeds=0)
+    interrupts = Interrupts()
+
+    def ask() -> None:
+        interrupts.asked = signal.SIGTERM
+
+    with monkeypatch.context() as patch:
+        poison(patch, 1)
+        with pytest.raises(Interrupted):
+            sweep.run_sweep(setup, out, progress=After(count, ask), interrupts=interrupts)
+    for _ in range(2):
+        with pytest.raises(
+            DivergedError, match=r"^diverged: mu = 0, beta = 8, seed = 0 at step 1$"
+        ):
+            sweep.run_sweep(setup, out, on_diverge="fail")
+    found = sweep.run_sweep(setup, out)
+    assert found["diverged_at"].values[0].ravel().tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -311,6 +335,71 @@ def test_a_stack_that_does_not_fit_is_split_and_the_run_goes_on(
             np.testing.assert_allclose(found[name].values, expected, rtol=2e-3, atol=2e-4)
         else:
             np.testing.assert_array_equal(found[name].values, expected)
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, name: str, most: int) -> list[int]:
+    """Let a step of a shard have memory for no more than so many models; return those it did."""
+    real, sizes = getattr(shard, name), []
+
+    def small(setup: SweepConfig, stack: Stack, *arguments: object, **named: object) -> object:
+        if stack.models > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        sizes.append(stack.models)
+        return real(setup, stack, *arguments, **named)
+
+    monkeypatch.setattr(shard, name, small)
+    return sizes
+
+
+@pytest.mark.parametrize("name", ["evaluate_stack", "model_pictures"])
+def test_a_stack_that_cannot_be_measured_at_once_is_trained_once(
+    whole: tuple[Path, xr.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trained = short_of_memory(monkeypatch, "train", 4)
+    real = getattr(shard, name)
+
+    def small(vae: StackedVAE, *given: object, **named: object) -> object:
+        if vae.models > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(vae, *given, **named)
+
+    monkeypatch.setattr(shard, name, small)
+    progress = After(0, kill)
+    found = sweep.run_sweep(config(stack=4), tmp_path / "run", progress=progress)
+    assert trained == [4]
+    assert sum("halves" in note for note in progress.notes) == 3
+    for measure in ("loss_curve", "rate", "probe_mse", "diverged_at", "reconstruction"):
+        np.testing.assert_allclose(
+            found[measure].values, whole[1][measure].values, rtol=2e-3, atol=6e-3, err_msg=measure
+        )
+
+
+@pytest.mark.parametrize("count", [2, 7, 9, 14])
+def test_halves_that_were_asked_to_leave_go_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """In the first or the second half, and from the checkpoint of each."""
+    short_of_memory(monkeypatch, "train", 2)
+    expected = sweep.run_sweep(config(stack=4), tmp_path / "whole")
+    interrupts = Interrupts()
+
+    def ask() -> None:
+        interrupts.asked = signal.SIGTERM
+
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        sweep.run_sweep(config(stack=4), out, progress=After(count, ask), interrupts=interrupts)
+    kept = {path.name.rpartition("-")[0] for path in (out / FOLDER).glob("training-*.json")}
+    assert kept == {f"training-00000.{half}" for half in range(1 + count // 8)}
+    found, load = [], DiskKeeper.load
+
+    def loads(keeper: DiskKeeper, *given: object) -> object:
+        found.append((keeper.name, load(keeper, *given)))
+        return found[-1][1]
+
+    monkeypatch.setattr(DiskKeeper, "load", loads)
+    assert_same_bits(sweep.run_sweep(config(stack=4), out), expected)
+    assert {name for name, checkpoint in found if checkpoint} == kept
 
 
 def test_a_model_that_does_not_fit_alone_is_said_so(
@@ -451,7 +540,7 @@ def test_a_launcher_that_is_not_there_is_refused(tmp_path: Path, name: str) -> N
 def test_ray_that_is_not_installed_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"local, or ray after `python -m pip install 'vaekit\[ra"):
-        check_launcher("ray")
+        check_launcher("ray", "cpu")
 
 
 def test_ray_with_two_workers_one_of_them_killed_gives_the_local_result(
@@ -528,6 +617,7 @@ def test_a_directory_that_cannot_be_written_gives_a_message_and_loses_nothing(
         path.chmod(0o755 if path.is_dir() else 0o644)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("vaekit: the run failed: [Errno 13] Permission denied: ")
-    assert done.stderr.count("\n") == 1 and "locked" in done.stderr
+    # The directory, or the one above it, where the lock goes.
+    assert done.stderr.count("\n") == 1 and str(tmp_path if begun else "locked") in done.stderr
     assert {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()} == before
     assert_same_bits(sweep.run_sweep(config(), tmp_path / out), whole[1])

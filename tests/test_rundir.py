@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -13,10 +19,11 @@ import xarray as xr
 from vaekit import rundir, sweep
 from vaekit.config import SweepConfig
 from vaekit.errors import BusyError
-from vaekit.interrupt import SIGNALS, handlers_kept
-from vaekit.journal import FOLDER, PLAN, Journal
+from vaekit.interrupt import SIGNALS, Interrupted, Interrupts, handlers_kept
+from vaekit.journal import FOLDER, PLAN
 from vaekit.progress import Silent
 from vaekit.results import open_results
+from vaekit.rundir import claim
 
 LEFT = f".{'0' * 16}.tmp"
 
@@ -82,15 +89,15 @@ def test_a_process_that_waited_too_short_finds_the_run_finished(
 ) -> None:
     """Another one finished between the look at the directory and the lock."""
     out = tmp_path / "run"
-    lock, others = Journal.lock, []
+    others: list[Path] = []
 
-    def late(journal: Journal) -> object:
+    def late(place: Path) -> object:
         if not others:
-            others.append(journal)
+            others.append(place)
             sweep.run_sweep(config(), out)
-        return lock(journal)
+        return claim(place)
 
-    monkeypatch.setattr(Journal, "lock", late)
+    monkeypatch.setattr(sweep, "claim", late)
     with mock.patch.object(Silent, "stage") as stage:
         sweep.run_sweep(config(), out)
     assert [call.args[0] for call in stage.call_args_list].count("train and measure") == 1
@@ -150,12 +157,128 @@ def test_an_overwrite_that_was_killed_while_it_took_its_place_loses_no_run(
 
 def test_who_does_not_hold_the_lock_deletes_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    journal = Journal(out, config(), lambda _: None)
-    with journal.lock():
+    out.mkdir()
+    with claim(out):
         (out / LEFT).touch()
         with pytest.raises(BusyError):
             sweep.run_sweep(config(), out)
         assert (out / LEFT).exists()
+
+
+class During(Silent):
+    """Asks for another run while this one is at work, and keeps what became of that."""
+
+    def __init__(self, setup: SweepConfig, out: Path, *, overwrite: bool = True) -> None:
+        self.other = partial(sweep.run_sweep, setup, out, overwrite=overwrite)
+        self.refusals: list[str] = []
+
+    def advance(self, amount: int) -> None:
+        if not self.refusals:
+            with pytest.raises(BusyError) as caught:
+                self.other()
+            self.refusals.append(str(caught.value))
+
+
+@pytest.mark.parametrize("earlier", ["finished", "unfinished", "none"])
+def test_overwriting_waits_for_who_works_there(tmp_path: Path, earlier: str) -> None:
+    """For another overwrite, and for the run that is to be replaced."""
+    out = tmp_path / "run"
+    if earlier == "finished":
+        sweep.run_sweep(config(steps=8), out)
+    elif earlier == "unfinished":
+        asked = Interrupts()
+        asked.asked = signal.SIGTERM
+        with pytest.raises(Interrupted):
+            sweep.run_sweep(config(), out, interrupts=asked)
+    progress = During(config(steps=10), out)
+    sweep.run_sweep(config(), out, overwrite=earlier == "finished", progress=progress)
+    (said,) = progress.refusals
+    assert said.startswith(f"out: process {os.getpid()} on {platform.node()} works in {out}; allo")
+    assert open_results(out).attrs["config"] == config().to_toml()
+    assert listing(tmp_path) == ["run"]
+
+
+def test_a_run_whose_place_is_being_taken_is_not_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    sweep.run_sweep(config(), out)
+    rename, refused = Path.rename, []
+
+    def slow(path: Path, target: Path) -> Path:
+        renamed = rename(path, target)
+        if path == out:
+            with pytest.raises(BusyError) as caught:
+                sweep.run_sweep(config(), out)
+            refused.append(caught.value)
+        return renamed
+
+    monkeypatch.setattr(Path, "rename", slow)
+    sweep.run_sweep(config(steps=10), out, overwrite=True)
+    assert refused
+    assert open_results(out).attrs["config"] == config(steps=10).to_toml()
+    assert listing(tmp_path) == ["run"]
+
+
+HOLD = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+from pathlib import Path
+from vaekit.rundir import claim
+with claim(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_is_named_and_what_it_works_on_is_left(tmp_path: Path) -> None:
+    """Whatever it is called by, and whatever lies beside it; when it is gone, so is its lock."""
+    out, link = tmp_path / "run", tmp_path / "link"
+    for name in ("run", ".run.new", ".run.old"):
+        (tmp_path / name / FOLDER).mkdir(parents=True)
+        (tmp_path / name / "config.toml").write_text(config(steps=7).to_toml())
+    link.symlink_to(out)
+    before = sorted(tmp_path.rglob("*"))
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(link)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        held = sorted(tmp_path.rglob("*"))
+        for place in (out, link):
+            named = f"out: process {holder.pid} on {platform.node()} works in {place}; allowed: to"
+            with pytest.raises(BusyError, match=re.escape(named)):
+                sweep.run_sweep(config(), place, overwrite=True)
+        assert sorted(tmp_path.rglob("*")) == held
+        holder.stdin.close()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_who_holds_the_lock_is_named_where_it_can_be(tmp_path: Path) -> None:
+    out, note = tmp_path / "run", tmp_path / ".run.holder"
+    out.mkdir()
+    with claim(out):
+        for content in (b"\xff", b"x" * 1000, None):
+            note.unlink() if content is None else note.write_bytes(content)
+            with pytest.raises(BusyError, match=f"out: another process works in {out}; allowed"):
+                sweep.run_sweep(config(), out)
+    with claim(out):
+        pass
+    assert listing(tmp_path) == ["run"]
+
+
+def test_a_finished_run_is_said_to_be_where_it_could_not_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its device is not here, or the memory is short."""
+    sweep.run_sweep(config(), tmp_path / "run")
+    for name in ("resolve_device", "engine_name", "check_memory", "stack_size", "claim"):
+        monkeypatch.setattr(sweep, name, lambda *_, name=name: pytest.fail(name))
+    with mock.patch.object(Silent, "note") as note:
+        found = sweep.run_sweep(config(), tmp_path / "run")
+    assert "finished: there is nothing to do" in note.call_args.args[0]
+    assert found.sizes["beta"] == 2
 
 
 def test_handlers_that_a_library_takes_are_put_back() -> None:

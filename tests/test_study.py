@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from planted import dataset, with_boundary
 from synthetic import synthetic_dataset
@@ -217,6 +221,50 @@ def study_of(directory: Path, name: str) -> Path:
     place.mkdir(parents=True)
     results.save(synthetic_dataset(study.config(arm)), place / results.FILE_NAME)
     return directory
+
+
+def test_a_finished_arm_that_is_damaged_is_a_mistake_of_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = arms.make_study("post-audit", "reduced")
+    place = study_of(tmp_path, study.arms[0].name) / "arms" / study.arms[0].name
+    (place / "config.toml").write_text(study.config(study.arms[0]).to_toml(), encoding="utf-8")
+    (place / "report.html").touch()
+    (place / results.FILE_NAME).write_bytes(b"")
+    for words in (["study", "post-audit", "--out"], ["study", "report"]):
+        assert cli.run([*words, str(tmp_path)]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert said.startswith(f"vaekit: {place / results.FILE_NAME}: not a readable netCDF file")
+
+
+STUDY_TOML = st.dictionaries(
+    st.sampled_from(["study", "preset", "command"]),
+    st.recursive(
+        st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=9),
+        lambda inner: st.lists(inner, max_size=3),
+    ),
+).map(lambda values: tomli_w.dumps(values).encode())
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | STUDY_TOML)
+@example(content=b"study = " + b"9" * 5000)
+@example(content=b"study = " + b"[" * 5000)
+@example(content=b'preset = "reduced"\nstudy = "post-audit"\n#' + b" " * 2**20)
+def test_no_bytes_in_a_studys_place_raise_anything_but_ours(
+    content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("study")
+    (place / run.STUDY_FILE).write_bytes(content)
+    with pytest.raises(ConfigError, match="allowed: "):
+        run.open_study(place)
+
+
+def test_a_study_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    (tmp_path / run.STUDY_FILE).touch()
+    os.truncate(tmp_path / run.STUDY_FILE, 2**40)
+    with pytest.raises(ConfigError, match=r"allowed: a study's file .*more than 1,048,576 bytes"):
+        run.open_study(tmp_path)
 
 
 def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@
 
 A checkpoint exists once its manifest does. Both files are written whole or not at all and are on
 the disk before the next one begins, so a kill or a full disk costs the newest at most. The two
-newest are kept: one that is damaged is named and the one before it is used.
+newest are kept: one that is damaged is named and the one before it is used. Those of later steps
+than what is written were refused, and go.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from vaekit.files import check_fits, read_small, write_whole
 FORMAT = 2
 KEPT = 2
 Array = npt.NDArray[Any]
+# Says what is wrong with the step and the tensors of a checkpoint; "" if nothing is.
+Check = Callable[[int, Mapping[str, Array]], str]
 _SUFFIX = ".json"
 _Name = Annotated[str, Field(max_length=200)]
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
@@ -99,7 +102,7 @@ def write(
     about: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> None:
-    """Commit arrays as the checkpoint of a step, and drop those before the last two.
+    """Commit arrays as the checkpoint of a step; keep the one before it, and drop all others.
 
     Args:
         directory: must exist.
@@ -125,12 +128,16 @@ def write(
             for key, array in arrays.items()
         },
     )
-    stem = directory / f"{name}-{step:012d}"
-    write_whole(stem.with_suffix(".safetensors"), content)
+    # A name may hold dots, and so no suffix.
+    path = directory / f"{name}-{step:012d}{_SUFFIX}"
+    write_whole(path.with_suffix(".safetensors"), content)
     signed = _Signed(manifest=manifest, sha256=manifest.checksum())
-    write_whole(stem.with_suffix(_SUFFIX), signed.model_dump_json(indent=1))
-    for old in list(_newest_first(directory, name))[KEPT:]:
-        _remove(old)
+    write_whole(path, signed.model_dump_json(indent=1))
+    found = list(_newest_first(directory, name))
+    here = found.index(path)
+    # Those of later steps were refused, or the work would not have come to this one.
+    for other in found[:here] + found[here + KEPT :]:
+        _remove(other)
 
 
 def read(
@@ -139,6 +146,7 @@ def read(
     *,
     about: Mapping[str, Any],
     damaged: Callable[[CheckpointError], None],
+    check: Check = lambda *_: "",
 ) -> Checkpoint | None:
     """Read the newest checkpoint that is whole.
 
@@ -147,13 +155,14 @@ def read(
         name: what the checkpoint is of.
         about: what it must belong to.
         damaged: is told of each one that is passed over.
+        check: refuses what is whole and yet not what the reader can use.
 
     Returns:
         The checkpoint, or None where there is none that is whole.
     """
     for path in _newest_first(directory, name):
         try:
-            return _read_one(path, about)
+            return _read_one(path, about, check)
         except CheckpointError as error:
             damaged(error)
     return None
@@ -176,7 +185,7 @@ def _remove(manifest: Path) -> None:
     manifest.with_suffix(".safetensors").unlink(missing_ok=True)
 
 
-def _read_one(path: Path, about: Mapping[str, Any]) -> Checkpoint:
+def _read_one(path: Path, about: Mapping[str, Any], check: Check) -> Checkpoint:
     """Read one checkpoint; raise a CheckpointError unless every byte is accounted for."""
     try:
         signed = _Signed.model_validate_json(read_small(path))
@@ -213,6 +222,8 @@ def _read_one(path: Path, about: Mapping[str, Any]) -> Checkpoint:
     }
     if found != manifest.tensors:
         raise CheckpointError(file, "holds other tensors than the manifest says")
+    if problem := check(manifest.step, arrays):
+        raise CheckpointError(path, problem)
     return Checkpoint(manifest.step, arrays, manifest.versions)
 
 

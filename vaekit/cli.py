@@ -17,7 +17,7 @@ import click
 
 from vaekit import __version__
 from vaekit.config import PRESETS, ConfigError, SweepConfig, allowed
-from vaekit.errors import RunError
+from vaekit.errors import ResultsError, RunError
 from vaekit.interrupt import Interrupted, Interrupts
 
 if TYPE_CHECKING:
@@ -200,13 +200,10 @@ def _default_preset(changes: dict[str, Any]) -> tuple[str, str]:
 def report(run: str, other: str | None, out: str | None) -> None:
     """Draw a run's figures and page again from its dataset; with RUN2, both side by side."""
     from vaekit.report import write_report
-    from vaekit.results import ResultsError, open_results
+    from vaekit.results import open_results
 
-    try:
-        dataset = open_results(run, _complain)
-        second = open_results(other, _complain) if other is not None else None
-    except ResultsError as mistake:
-        raise click.UsageError(str(mistake)) from mistake
+    dataset = open_results(run, _complain)
+    second = open_results(other, _complain) if other is not None else None
     directory = _run_directory(run)
     if out is not None:
         directory = Path(out)
@@ -334,13 +331,9 @@ def study_report(directory: str) -> None:
 
 
 def _study_report(directory: str) -> None:
-    from vaekit.results import ResultsError
     from vaekit.study import write_study_report
 
-    try:
-        page, lines = write_study_report(directory)
-    except ResultsError as mistake:
-        raise click.UsageError(str(mistake)) from mistake
+    page, lines = write_study_report(directory)
     for line in lines:
         click.echo(line)
     click.echo(page)
@@ -363,7 +356,7 @@ def run(arguments: Sequence[str]) -> int:
         return 2
     except click.ClickException as mistake:
         return _complain(mistake.format_message(), 2)
-    except (ConfigError, FileExistsError) as mistake:
+    except (ConfigError, FileExistsError, ResultsError) as mistake:
         return _complain(str(mistake), 2)
     except click.Abort:
         return _complain("interrupted", 130)

@@ -175,7 +175,7 @@ def model_pictures(vae: StackedVAE, config: SweepConfig, images: Tensor) -> Arra
     Args:
         vae: M models.
         config: the sweep.
-        images: [M, R, P] to reconstruct, each model's own.
+        images: to reconstruct, [R, P] for all models, or [M, R, P].
 
     Returns:
         reconstruction [M, R, row, col], and traversal [M, L, V, row, col] with one latent at each

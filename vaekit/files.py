@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
+from vaekit.host import free_bytes
 
 # More than anything has that is read whole before it is checked.
 SMALL_BYTES = 2**28
@@ -61,7 +61,7 @@ def check_fits(path: Path, size: int) -> None:
     Raises:
         OSError: so many bytes are not free.
     """
-    free = int(psutil.virtual_memory().available)
+    free = free_bytes()
     if size > free:
         raise OSError(errno.ENOMEM, f"takes {size:,} bytes, and {free:,} are free", str(path))
 

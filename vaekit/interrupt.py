@@ -60,12 +60,17 @@ class Interrupts:
 
     @contextmanager
     def defer(self) -> Iterator[None]:
-        """Only remember what is asked; the block looks at `asked` where it can leave."""
+        """Only remember what is asked; the block looks at `asked` where it can leave.
+
+        Raises:
+            Interrupted: the process was asked to leave; at the end of a block that ends well.
+        """
         self.deferred = True
         try:
             yield
         finally:
             self.deferred = False
+        self.leave_if_asked()
 
     def leave_if_asked(self) -> None:
         """Raise Interrupted if the process was asked to leave."""

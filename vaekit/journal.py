@@ -1,7 +1,5 @@
 """What an unfinished run has done so far: `progress/` in its directory.
 
-    lock                     held by the process that works here
-    holder                   names that process
     plan.json                threads and shards, as they were chosen when the run began
     training-<shard>-<step>  checkpoints of a shard in training (see `checkpoint`)
     shard-<shard>-<step>     what was measured of a shard that is done
@@ -14,25 +12,20 @@ the run says so.
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field
 
 from vaekit import checkpoint
-from vaekit.checkpoint import Array, CheckpointError
+from vaekit.checkpoint import Array, Check, CheckpointError
 from vaekit.config import SweepConfig
-from vaekit.errors import BusyError
 from vaekit.files import read_small, write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.keeper import Keeper
@@ -42,7 +35,6 @@ from vaekit.stack import Stack
 
 FOLDER = "progress"
 PLAN = "plan.json"
-HOLDER = "holder"
 # A checkpoint a minute, or less often where writing one takes more than a second or so: at most
 # about 2 % of the time goes into it.
 INTERVAL_SECONDS = 60.0
@@ -91,9 +83,17 @@ class DiskKeeper(Keeper):
         """See `Keeper`."""
         return DiskKeeper(self.journal, f"{self.name}.{index}", self.interrupts)
 
-    def load(self, stack: Stack) -> tuple[int, dict[str, Array]] | None:
+    def load(self, stack: Stack, check: Check) -> tuple[int, dict[str, Array]] | None:
         """See `Keeper`."""
-        found = self.journal.read(self.name, stack)
+
+        def problem(step: int, arrays: Mapping[str, Array]) -> str:
+            rest = dict(arrays)
+            seconds = rest.pop("seconds", None)
+            if seconds is None or seconds.ndim or seconds.dtype != np.float64:
+                return "holds no time that was spent"
+            return check(step, rest)
+
+        found = self.journal.read(self.name, stack, problem)
         if found is None:
             return None
         step, arrays = found
@@ -135,36 +135,6 @@ class Journal:
         """What makes the results of this process, from the first time that it is asked for."""
         return provenance(resolve_device(self.config.device))
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Be the only process that works here.
-
-        Raises:
-            BusyError: another one is.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.directory / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BusyError(
-                f"out: {self._holder()} works in {self.directory.parent}; allowed: to wait until "
-                "it is done, or another directory"
-            ) from None
-        try:
-            name = f"process {os.getpid()} on {platform.node()}"
-            write_whole(self.directory / HOLDER, name)
-            yield
-        finally:
-            lock.release()
-
-    def _holder(self) -> str:
-        try:
-            # Of the process that held the lock before, for the moment until the next has written.
-            return read_small(self.directory / HOLDER, 200).decode()
-        except (OSError, UnicodeDecodeError):
-            return "another process"
-
     def plan(self, make: Callable[[], list[Stack]], threads: int) -> tuple[list[Stack], int]:
         """Return the run's shards and threads: as when it began, or else chosen now and kept.
 
@@ -195,6 +165,7 @@ class Journal:
         shards = [_Shard(mu=s.mu, seeds=s.seeds, beta=s.beta) for s in stacks]
         made = _Plan(threads=threads, shards=shards)
         signed = _SignedPlan(plan=made, sha256=made.checksum())
+        self.directory.mkdir(parents=True, exist_ok=True)
         write_whole(path, signed.model_dump_json(indent=1))
         return stacks, threads
 
@@ -202,10 +173,23 @@ class Journal:
         """Keep checkpoints of a shard's training."""
         return DiskKeeper(self, f"training-{index:05d}", interrupts)
 
-    def finished(self, index: int, stack: Stack) -> dict[str, Array] | None:
-        """Read what was measured of a shard, if it is done."""
-        found = self.read(f"shard-{index:05d}", stack)
-        if found is None or found[0] != self.config.steps:
+    def finished(
+        self, index: int, stack: Stack, shapes: Mapping[str, tuple[int, ...]]
+    ) -> dict[str, Array] | None:
+        """Read what was measured of a shard, in arrays of these shapes, if it is done."""
+
+        def problem(step: int, arrays: Mapping[str, Array]) -> str:
+            if step != self.config.steps:
+                return f"holds step {step}; allowed: {self.config.steps}"
+            if {name: array.shape for name, array in arrays.items()} != shapes:
+                return "holds other measures than a shard's"
+            codes = arrays["status"]
+            if codes.dtype != np.int8 or not np.isin(codes, range(len(STATUSES))).all():
+                return "holds a status that there is not"
+            return ""
+
+        found = self.read(f"shard-{index:05d}", stack, problem)
+        if found is None:
             return None
         arrays = found[1]
         arrays["status"] = np.array(STATUSES, dtype="U9")[arrays["status"]]
@@ -221,18 +205,23 @@ class Journal:
 
     def clear(self) -> None:
         """Delete everything: the run is finished. The plan goes last: until then it is not."""
-        for path in list(self.directory.iterdir()):
-            if path.name not in {PLAN, "lock"}:
+        for path in list(self.directory.glob("*")):
+            if path.name != PLAN:
                 path.unlink()
-        shutil.rmtree(self.directory)
+        if self.directory.exists():
+            shutil.rmtree(self.directory)
 
-    def read(self, name: str, stack: Stack) -> tuple[int, dict[str, Array]] | None:
+    def read(
+        self, name: str, stack: Stack, check: Check = lambda *_: ""
+    ) -> tuple[int, dict[str, Array]] | None:
         """Read the newest whole checkpoint of a name that belongs to this run and stack."""
 
         def damaged(error: CheckpointError) -> None:
             self.note(f"{error}; the one before it is used, or the shard begins anew")
 
-        found = checkpoint.read(self.directory, name, about=self._about(stack), damaged=damaged)
+        found = checkpoint.read(
+            self.directory, name, about=self._about(stack), damaged=damaged, check=check
+        )
         if found is None:
             return None
         self._notice(found.versions)

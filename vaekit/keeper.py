@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vaekit.checkpoint import Array
+from vaekit.checkpoint import Array, Check
 from vaekit.interrupt import Interrupts
 from vaekit.stack import Stack
 
@@ -21,9 +21,9 @@ class Keeper:
         del index
         return Keeper(self.interrupts)
 
-    def load(self, stack: Stack) -> tuple[int, dict[str, Array]] | None:
-        """Read the newest checkpoint of a stack's training, if there is one."""
-        del stack
+    def load(self, stack: Stack, check: Check) -> tuple[int, dict[str, Array]] | None:
+        """Read the newest checkpoint of a stack's training that passes a check, if there is one."""
+        del stack, check
         return None
 
     def due(self) -> bool:

@@ -8,6 +8,7 @@ threads, so the dataset is the same.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,11 +16,13 @@ from typing import Literal, get_args
 import torch
 
 from vaekit.config import ConfigError, SweepConfig
+from vaekit.errors import RunError
 from vaekit.evaluate import Arrays
 from vaekit.interrupt import Interrupts, handlers_kept
 from vaekit.journal import FOLDER, Journal
 from vaekit.keeper import Keeper
 from vaekit.machine import resolve_device, threads
+from vaekit.memory import stack_bytes
 from vaekit.progress import Progress, Silent
 from vaekit.shard import run_shard
 from vaekit.stack import Stack
@@ -48,11 +51,12 @@ class Work:
     checkpoint_seconds: float
 
 
-def check_launcher(name: str) -> None:
-    """Refuse a launcher that is not there.
+def check_launcher(name: str, device: str) -> None:
+    """Refuse a launcher that is not there, or that cannot take the device of that name.
 
     Raises:
-        ConfigError: the name is unknown, or Ray is not installed.
+        ConfigError: the name is unknown, Ray is not installed, or the device is a card's number:
+            each of Ray's workers sees its own cards only, counted from 0.
     """
     if name not in get_args(Launcher):
         raise ConfigError("launcher", name, ", ".join(get_args(Launcher)))
@@ -63,6 +67,77 @@ def check_launcher(name: str) -> None:
             raise ConfigError(
                 "launcher", name, "local, or ray after `python -m pip install 'vaekit[ray]'`"
             ) from None
+        if ":" in device:
+            raise ConfigError("device", device, "auto, cpu, cuda: Ray chooses the card")
+
+
+@contextmanager
+def cluster(launcher: Launcher, address: str | None) -> Iterator[None]:
+    """Have Ray during a `with`, where it is the launcher; leave one alone that was there before.
+
+    Args:
+        launcher: of the shards.
+        address: of a cluster, as `ray.init` takes it; None starts Ray on this machine.
+
+    Raises:
+        RunError: Ray failed, or a shard's workers died again and again.
+    """
+    if launcher != "ray":
+        yield
+        return
+    import ray
+
+    owned = not ray.is_initialized()
+    try:
+        if owned:
+            # Ray would answer SIGTERM itself, and neither commit nor exit with 143.
+            with handlers_kept():
+                # Without an address Ray would join whatever cluster is near.
+                ray.init(address="local" if address is None else address, log_to_driver=False)
+        yield
+    except ray.exceptions.RayTaskError as error:
+        # The shard's own failure, as it would be in this process.
+        raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise RunError(f"Ray: {error}") from error
+    finally:
+        if owned:
+            ray.shutdown()
+
+
+def check_nodes(config: SweepConfig, stacks: Sequence[Stack], threads: int) -> None:
+    """Refuse shards that no node of the cluster has room for: Ray would wait for one for ever.
+
+    Raises:
+        ConfigError: names what is too much, how much that is, and the most that a node has.
+    """
+    import ray
+
+    largest = max(stacks, key=lambda stack: stack.models)
+    fields = {
+        "CPU": ("threads", threads, "CPUs"),
+        "GPU": ("device", config.device, "GPUs"),
+        "memory": ("stack", largest.models, "bytes of memory"),
+    }
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for name, needed in _needs(config, largest, threads).items():
+        most = max((node.get(name, 0) for node in nodes), default=0)
+        if needed > most:
+            field, value, unit = fields[name]
+            raise ConfigError(
+                field,
+                value,
+                f"what a node of the cluster has, at most {most:,.0f} {unit}; a part of this run "
+                f"takes {needed:,}",
+            )
+        nodes = [node for node in nodes if node.get(name, 0) >= needed]
+
+
+def _needs(config: SweepConfig, stack: Stack, threads: int) -> dict[str, int]:
+    """Count what a shard takes of a node, by Ray's names."""
+    if resolve_device(config.device).type == "cuda":
+        return {"CPU": threads, "GPU": 1}
+    return {"CPU": threads, "memory": stack_bytes(config, stack)}
 
 
 def local(
@@ -93,45 +168,46 @@ def on_ray(
     shards: Sequence[tuple[int, Stack]],
     progress: Progress,
     interrupts: Interrupts,
-    address: str | None = None,
 ) -> Iterator[tuple[int, Arrays]]:
-    """Run shards on Ray's workers; yield each one's number and measures as they come.
+    """Run shards on Ray's workers, in a `cluster`; yield number and measures of each as they come.
 
     Args:
         work, shards: what is run.
         progress: is told of every shard that is done, in model-steps.
         interrupts: asked between one shard and the next.
-        address: of a cluster, as `ray.init` takes it; None starts Ray on this machine.
+
+    Raises:
+        ConfigError: no node of the cluster has room for a shard.
     """
     import ray
 
-    owned = not ray.is_initialized()
-    if owned:
-        # Ray would answer SIGTERM itself, and neither commit nor exit with 143.
-        with handlers_kept():
-            ray.init(address=address, log_to_driver=False)
-    cuda = resolve_device(work.config.device).type == "cuda"
-    remote = ray.remote(num_cpus=work.threads, num_gpus=int(cuda), max_retries=RETRIES)(_remote)
-    pending = {remote.remote(work, index, stack): (index, stack) for index, stack in shards}
+    if shards:
+        check_nodes(work.config, [stack for _, stack in shards], work.threads)
+    remote = ray.remote(max_retries=RETRIES)(_remote)
+    pending = {}
+    for index, stack in shards:
+        needs = _needs(work.config, stack, work.threads)
+        placed = remote.options(
+            num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), memory=needs.get("memory")
+        )
+        pending[placed.remote(work, index, stack)] = index, stack
     try:
         while pending:
             # Nothing may be raised inside of Ray: its compiled code cannot pass it on.
             with interrupts.defer():
                 ready, _ = ray.wait(list(pending), timeout=1.0)
-            interrupts.leave_if_asked()
             for reference in ready:
+                # What has arrived is kept before the process leaves.
                 with interrupts.defer():
                     measured, said = ray.get(reference)
-                for text in said:
-                    progress.note(text)
-                index, stack = pending.pop(reference)
-                yield index, measured
+                    for text in said:
+                        progress.note(text)
+                    index, stack = pending.pop(reference)
+                    yield index, measured
                 progress.advance(stack.models * work.config.steps)
     finally:
         for reference in pending:
             ray.cancel(reference, force=True)
-        if owned:
-            ray.shutdown()
 
 
 class _Notes(Silent):

@@ -12,6 +12,7 @@ import psutil
 import torch
 
 from vaekit.config import ConfigError
+from vaekit.host import free_bytes
 from vaekit.products import product_library
 
 PACKAGES = ("vaekit", "torch", "triton", "numpy", "xarray", "h5netcdf", "matplotlib")
@@ -49,7 +50,7 @@ def free_memory(device: torch.device) -> int:
         # What torch holds and does not use is free to us, and not to the driver.
         reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + reserved
-    return int(psutil.virtual_memory().available)
+    return free_bytes()
 
 
 def synchronize(device: torch.device) -> None:

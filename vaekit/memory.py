@@ -19,7 +19,7 @@ from vaekit.evaluate import EXAMPLES, LATENT_VALUES, RECONSTRUCTIONS
 from vaekit.machine import free_memory
 from vaekit.model import Architecture
 from vaekit.results import COORDINATES, DIRECTIONS, FITS, OPTIONAL, SCHEMA, Variable
-from vaekit.stack import MEMORY_SHARE
+from vaekit.stack import MEMORY_SHARE, Stack, model_bytes
 
 HOST = torch.device("cpu")
 # Up to 3.4 were seen, where nearly all of the dataset is pictures.
@@ -73,7 +73,7 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
 
 def dataset_bytes(config: SweepConfig) -> dict[str, int]:
     """Bytes of every variable of a sweep's dataset."""
-    sizes = _sizes(config)
+    sizes = axis_sizes(config)
     asked = {"estimator": config.estimators, "axis_metric": config.axis_scores}
     return {
         name: _item_bytes(variable) * math.prod(sizes[dim] for dim in variable.dims)
@@ -96,12 +96,18 @@ def draws_bytes(config: SweepConfig) -> int:
     return 4 * values * config.evaluation_draws
 
 
+def stack_bytes(config: SweepConfig, stack: Stack) -> int:
+    """Bytes that a stack takes at its most, while it is trained or measured."""
+    measured = grid_bytes(config) + draws_bytes(config)
+    return stack.models * max(model_bytes(config), measured)
+
+
 def _item_bytes(variable: Variable) -> int:
     # A text of nine letters, four bytes each, as `status` is.
     return 36 if variable.dtype == "str" else np.dtype(variable.dtype).itemsize
 
 
-def _sizes(config: SweepConfig) -> dict[str, int]:
+def axis_sizes(config: SweepConfig) -> dict[str, int]:
     """Length of every axis of the dataset."""
     return {
         "mu": len(config.mu),
@@ -124,7 +130,7 @@ def _sizes(config: SweepConfig) -> dict[str, int]:
 
 def _longest(config: SweepConfig) -> str:
     """Name the field that the longest axis of the largest variable comes from."""
-    needed, sizes = dataset_bytes(config), _sizes(config)
+    needed, sizes = dataset_bytes(config), axis_sizes(config)
     largest = {**COORDINATES, **SCHEMA, **OPTIONAL}[max(needed, key=needed.__getitem__)]
     return FIELDS[max((dim for dim in largest.dims if dim in FIELDS), key=sizes.__getitem__)]
 

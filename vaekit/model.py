@@ -133,7 +133,11 @@ class StackedVAE:
 
     def slot(self, index: int) -> StackedVAE:
         """Copy one model out as a stack of one."""
-        pieces = [piece[index].reshape(-1) for layer in self.layers for piece in layer]
+        return self.part(slice(index, index + 1))
+
+    def part(self, models: slice) -> StackedVAE:
+        """Copy some of the models out as a stack of their own."""
+        pieces = [piece[models].reshape(-1) for layer in self.layers for piece in layer]
         return StackedVAE(self.architecture, torch.cat(pieces))
 
     def load_slot(self, index: int, single: StackedVAE) -> None:

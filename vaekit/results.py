@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from pydantic import BaseModel, Json, ValidationError
 
 from vaekit.config import SweepConfig
 from vaekit.digest import digest
+from vaekit.errors import ResultsError
 from vaekit.files import check_fits, whole_file
 
 FILE_NAME = "results.nc"
 DIRECTIONS = ("truth_to_code", "code_to_truth")
 FITS = ("exact", "adam")
 STATUSES = ("ok", "collapsed", "diverged")
-ATTRIBUTES = ("config", "versions", "device", "created", "command", "seconds", "seconds_total")
 # Images are stored in a byte: 252 steps over the range kept, and one value for "not a number".
 IMAGE_STEPS = 252
 NOT_A_NUMBER = 255
@@ -39,14 +40,16 @@ FORMAT = "format"
 FORMAT_NUMBER = 1
 
 
-class ResultsError(ValueError):
-    """A file or an array that is not what the schema says: names the file and the variable."""
+class _Attributes(BaseModel):
+    """Attributes that a dataset must have, as text or in JSON: what a page says of the run."""
 
-    def __init__(self, where: object, problem: str, variable: str | None = None) -> None:
-        self.where = str(where)
-        self.variable = variable
-        self.problem = problem
-        super().__init__(": ".join(part for part in (self.where, variable, problem) if part))
+    config: str
+    versions: Json[dict[str, str]]
+    device: str
+    created: str
+    command: str
+    seconds: Json[dict[str, float]]
+    seconds_total: float
 
 
 @dataclass(frozen=True)
@@ -322,7 +325,7 @@ def open_results(path: Path | str, notice: Callable[[str], object] = warnings.wa
         raise ResultsError(file, f"{error.problem} ({why})", error.variable) from None
     if written is None and number is None:
         notice(f"{file}: is from before datasets had a checksum, so damage may go unseen")
-    elif not np.array_equal(written or "", digest(dataset)):
+    elif not (isinstance(written, str) and written == digest(dataset)):
         raise ResultsError(file, "damaged: its checksum is another", DIGEST)
     return dataset
 
@@ -374,7 +377,7 @@ def _by_schema(found: dict[str, xr.Variable], attrs: dict[str, Any], file: Path)
 
 def settings(dataset: xr.Dataset) -> dict[str, Any]:
     """Return the configuration that a dataset was made with, field -> value."""
-    return tomllib.loads(dataset.attrs["config"])
+    return SweepConfig(**tomllib.loads(dataset.attrs["config"])).model_dump(mode="json")
 
 
 def _validate(dataset: xr.Dataset, where: object) -> None:
@@ -396,13 +399,16 @@ def _validate(dataset: xr.Dataset, where: object) -> None:
     strange = sorted(set(dataset["status"].values.ravel().tolist()) - set(STATUSES))
     if strange:
         raise ResultsError(where, f"holds {strange[0]!r}; allowed: {', '.join(STATUSES)}", "status")
-    for name in ATTRIBUTES:
-        if name not in dataset.attrs:
-            raise ResultsError(where, "missing attribute", name)
+    try:
+        _Attributes(**dataset.attrs)
+    except ValidationError as error:
+        (name, *_), found = error.errors()[0]["loc"], error.errors()[0]["msg"]
+        raise ResultsError(where, f"attribute: {found}", str(name)) from None
     try:
         settings(dataset)
-    except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
-        raise ResultsError(where, f"attribute is not TOML ({error})", "config") from None
+    # An integer of thousands of digits is a plain ValueError, and brackets nest too deep.
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(where, f"attribute is no configuration ({error})", "config") from None
 
 
 def _same_kind(found: np.dtype[Any], wanted: str) -> bool:

@@ -1,14 +1,29 @@
-"""What a run directory holds: nothing, a run that can go on, a finished one, or something else."""
+"""What a run directory holds: nothing, a run that can go on, a finished one, or something else.
+
+Beside a directory NAME, while a process works there:
+
+    .NAME.lock      held by that process, and gone with it
+    .NAME.holder    names that process
+    .NAME.new       the run that is to take the place of NAME's
+    .NAME.old       NAME's, while the new one takes its place
+"""
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 from vaekit.config import ConfigError, SweepConfig
-from vaekit.files import is_temporary
+from vaekit.errors import BusyError
+from vaekit.files import is_temporary, read_small, write_whole
 from vaekit.journal import FOLDER, PLAN
 from vaekit.results import FILE_NAME
 
@@ -28,6 +43,45 @@ class Found:
 
     state: Literal["new", "unfinished", "finished", "other", "nowhere"]
     problem: str = ""
+
+
+@contextmanager
+def claim(out: Path) -> Iterator[None]:
+    """Be the only process that works on a run directory, and on what lies beside it.
+
+    Raises:
+        BusyError: another one does.
+        OSError: the directory above cannot be written in.
+    """
+    # Of the directory itself, where a link leads there.
+    place = Path(os.path.realpath(out)) if out.is_symlink() else out
+    place.parent.mkdir(parents=True, exist_ok=True)
+    path, holder = beside(place, "lock"), beside(place, "holder")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BusyError(
+            f"out: {_name(holder)} works in {out}; allowed: to wait until it is done, or another "
+            "directory"
+        ) from None
+    with ExitStack() as leaving:
+        leaving.callback(lock.release)
+        # While it is held: who opened it before sees that it has no name any more, and tries again.
+        # Windows deletes no file that is open.
+        if os.name != "nt":
+            leaving.callback(path.unlink, missing_ok=True)
+        leaving.callback(holder.unlink, missing_ok=True)
+        write_whole(holder, f"process {os.getpid()} on {platform.node()}")
+        yield
+
+
+def _name(holder: Path) -> str:
+    try:
+        # Of the process that held the lock before, for the moment until the next has written.
+        return read_small(holder, 200).decode()
+    except (OSError, UnicodeDecodeError):
+        return "another process"
 
 
 def inspect(out: Path, config: SweepConfig) -> Found:
@@ -66,8 +120,8 @@ def sweep_up(out: Path) -> None:
 
 
 def replace(out: Path, work: Path) -> None:
-    """Put a finished run in the place of an earlier one."""
-    earlier = _earlier(out)
+    """Put a finished run in the place of an earlier one; only for who holds the lock."""
+    earlier = beside(out, "old")
     if earlier.exists():
         _delete(earlier)
     out.rename(earlier)
@@ -76,14 +130,15 @@ def replace(out: Path, work: Path) -> None:
 
 
 def restore(out: Path) -> None:
-    """Put an earlier run back, if `replace` was killed when its place was empty."""
-    earlier = _earlier(out)
+    """Put an earlier run back, if `replace` was killed when its place was empty; as `replace`."""
+    earlier = beside(out, "old")
     if earlier.exists() and not out.exists():
         earlier.rename(out)
 
 
-def _earlier(out: Path) -> Path:
-    return out.with_name(f".{out.name}.old")
+def beside(out: Path, what: str) -> Path:
+    """Name what lies beside a run directory."""
+    return out.with_name(f".{out.name}.{what}")
 
 
 def _delete(path: Path) -> None:

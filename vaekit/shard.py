@@ -7,6 +7,8 @@ what else runs beside it change nothing. Given a `Keeper` it can be stopped and 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from vaekit.stack import Stack, split
 from vaekit.train import Training, train
 
 PICTURES = ("reconstruction", "traversal")
+Result = TypeVar("Result")
 
 
 def run_shard(
@@ -32,7 +35,9 @@ def run_shard(
     *,
     fail_on_divergence: bool = False,
 ) -> Arrays:
-    """Train and measure a stack; one that does not fit in memory is split and tried again.
+    """Train and measure a stack; what does not fit in memory is split and tried again.
+
+    Training and measuring are split each for itself: what is trained is not trained again.
 
     Args:
         config: the sweep.
@@ -43,15 +48,106 @@ def run_shard(
         fail_on_divergence: stop at the first model that is not finite.
 
     Returns:
-        One array [M, ...] for each per-model variable of the dataset, for `PICTURES` and for
-        `diverged_at`; and seconds_train and seconds_measure.
+        One array [M, ...] for each per-model variable of the dataset; one for each of `PICTURES`,
+        of the first seed's models only, where the stack has any; and seconds_train and
+        seconds_measure.
 
     Raises:
         DivergedError: a model diverged and `fail_on_divergence` is set.
         MemoryError: one model alone does not fit.
     """
+    started = time.perf_counter()
+    done = _if_it_fits(
+        lambda: train(
+            config, stack, device, progress, keeper, fail_on_divergence=fail_on_divergence
+        ),
+        stack,
+        device,
+        progress,
+    )
+    if done is not None:
+        trained = np.array(keeper.seconds + time.perf_counter() - started)
+        return {**_measure(config, stack, device, progress, done), "seconds_train": trained}
+    return _joined(
+        [
+            run_shard(
+                config,
+                half,
+                device,
+                progress,
+                keeper.part(index),
+                fail_on_divergence=fail_on_divergence,
+            )
+            for index, half in enumerate(split(stack))
+        ]
+    )
+
+
+def _measure(
+    config: SweepConfig, stack: Stack, device: torch.device, progress: Progress, done: Training
+) -> Arrays:
+    """Measure a stack that is trained, in halves where it does not fit in memory at once."""
+    started = time.perf_counter()
+
+    def whole() -> Arrays:
+        vae = _without(done)
+        with fast_products(device):
+            measured = evaluate_stack(vae, config, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
+            return measured | _pictures(vae, config, stack)
+
+    measured = _if_it_fits(whole, stack, device, progress)
+    if measured is not None:
+        return {
+            **measured,
+            "loss_curve": done.curves.loss.numpy(),
+            "kl_curve": done.curves.kl.numpy(),
+            "nll_curve": done.curves.nll.numpy(),
+            "diverged_at": done.stopped.numpy(),
+            "seconds_measure": np.array(time.perf_counter() - started),
+        }
+    first, second = split(stack)
+    middle = first.models
+    return _joined(
+        [
+            _measure(config, first, device, progress, done.part(slice(middle))),
+            _measure(config, second, device, progress, done.part(slice(middle, None))),
+        ]
+    )
+
+
+def _pictures(vae: StackedVAE, config: SweepConfig, stack: Stack) -> Arrays:
+    """Draw the pictures of the first seed's models, stream by stream: no others are shown."""
+    inputs = reconstruction_inputs(config).to(vae.flat.device)
+    betas = len(stack.beta)
+    return _joined(
+        [
+            model_pictures(
+                vae.part(slice(place * betas, (place + 1) * betas)),
+                config,
+                inputs[config.mu.index(mu)],
+            )
+            for place, (mu, seed) in enumerate(zip(stack.mu, stack.seeds, strict=True))
+            if seed == config.first_seed
+        ]
+    )
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    """Put the arrays of parts of a stack together; times add up."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    held = {name: [part[name] for part in parts if name in part] for name in names}
+    return {
+        name: np.asarray(np.sum(arrays)) if arrays[0].ndim == 0 else np.concatenate(arrays)
+        for name, arrays in held.items()
+    }
+
+
+def _if_it_fits(
+    work: Callable[[], Result], stack: Stack, device: torch.device, progress: Progress
+) -> Result | None:
+    """Do work on a stack; say so and return None where that takes more memory than there is."""
     try:
-        return _run(config, stack, device, progress, keeper, fail_on_divergence)
+        return work()
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
@@ -60,49 +156,7 @@ def run_shard(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     progress.note(f"{stack.models} models do not fit in memory: going on with halves")
-    halves = [
-        run_shard(
-            config,
-            half,
-            device,
-            progress,
-            keeper.part(index),
-            fail_on_divergence=fail_on_divergence,
-        )
-        for index, half in enumerate(split(stack))
-    ]
-    return {
-        name: np.asarray(np.sum(parts)) if parts[0].ndim == 0 else np.concatenate(parts)
-        for name, parts in ((name, [half[name] for half in halves]) for name in halves[0])
-    }
-
-
-def _run(
-    config: SweepConfig,
-    stack: Stack,
-    device: torch.device,
-    progress: Progress,
-    keeper: Keeper,
-    fail_on_divergence: bool,
-) -> Arrays:
-    started = time.perf_counter()
-    with fast_products(device):
-        done = train(config, stack, device, progress, keeper, fail_on_divergence=fail_on_divergence)
-        trained = time.perf_counter()
-        vae = _without(done)
-        measured = evaluate_stack(vae, config, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
-        inputs = reconstruction_inputs(config).to(device)
-        rows = [config.mu.index(mu) for mu in stack.mu for _ in stack.beta]
-        measured |= model_pictures(vae, config, inputs[rows])
-    return {
-        **measured,
-        "loss_curve": done.curves.loss.numpy(),
-        "kl_curve": done.curves.kl.numpy(),
-        "nll_curve": done.curves.nll.numpy(),
-        "diverged_at": done.stopped.numpy(),
-        "seconds_train": np.array(keeper.seconds + trained - started),
-        "seconds_measure": np.array(time.perf_counter() - trained),
-    }
+    return None
 
 
 def _without(done: Training) -> StackedVAE:

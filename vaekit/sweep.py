@@ -27,16 +27,24 @@ from vaekit.evaluate import (
 from vaekit.files import write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.journal import INTERVAL_SECONDS, Journal
-from vaekit.launch import Launcher, Work, check_launcher, local, on_ray
+from vaekit.launch import (
+    Launcher,
+    Work,
+    check_launcher,
+    check_nodes,
+    cluster,
+    local,
+    on_ray,
+)
 from vaekit.machine import device_name, resolve_device, threads, versions
-from vaekit.memory import check_memory
+from vaekit.memory import axis_sizes, check_memory, dataset_bytes
 from vaekit.products import fast_products, product_library
 from vaekit.progress import Progress, Silent
 from vaekit.report import write_report
-from vaekit.rundir import CONFIG, inspect, replace, restore, sweep_up
+from vaekit.rundir import CONFIG, beside, claim, inspect, replace, restore, sweep_up
 from vaekit.shard import PICTURES
 from vaekit.stack import Stack, plan, stack_size
-from vaekit.train import curve_steps
+from vaekit.train import curve_steps, divergence
 
 OnDiverge = Literal["keep", "fail"]
 
@@ -58,8 +66,8 @@ def run_sweep(
 
     The directory gets config.toml (first), results.nc, figures/*.png and report.html, each file
     whole or not at all. A run that was interrupted goes on where it was, to the same bits; one
-    that is finished is left as it is. With `overwrite`, an earlier run stays in place until the new
-    one is done.
+    that is finished is left as it is, even where it could not be made. With `overwrite`, an earlier
+    run stays in place until the new one is done.
 
     Args:
         config: the sweep.
@@ -84,78 +92,90 @@ def run_sweep(
         FileExistsError: `out` holds something else, or a run of another configuration.
         BusyError: another process works in `out`.
         DivergedError: a model diverged and `on_diverge` is "fail".
+        RunError: Ray failed.
         Interrupted: the process was asked to leave; what was done is kept.
     """
-    device = resolve_device(config.device)
-    engine_name(config, device)  # all of these before anything is written
-    check_launcher(launcher)
-    size = check_memory(config, device, stack_size(config, device))
+    check_launcher(launcher, config.device)
     if on_diverge not in get_args(OnDiverge):
         raise ConfigError("on_diverge", on_diverge, ", ".join(get_args(OnDiverge)))
     if not checkpoint_seconds >= 0:
         raise ConfigError("checkpoint_seconds", checkpoint_seconds, "a number of 0 or more")
+    out, progress = Path(out), progress or Silent()
+    if _look(out, config, overwrite) == "finished" and not overwrite:
+        progress.note(f"{out} holds this run, finished: there is nothing to do")
+        return results.open_results(out, progress.note)
+    device = resolve_device(config.device)
+    engine_name(config, device)  # all of these before anything is written
+    size = check_memory(config, device, stack_size(config, device))
     text = config.to_toml()
     if len(text) > FILE_BYTES:
         field = max(("mu", "beta"), key=lambda name: len(getattr(config, name)))
         fits = f"what {CONFIG} holds in {FILE_BYTES:,} bytes; these take {len(text):,}"
         raise ConfigError(field, getattr(config, field), fits)
-    out, progress = Path(out), progress or Silent()
-    restore(out)
+
+    with claim(out):
+        restore(out)
+        # What was seen before may have changed until the lock was held.
+        state, work = _look(out, config, overwrite), out
+        if overwrite and state not in {"new", "unfinished"}:
+            # An earlier run is replaced by a finished one only, so nothing is lost before.
+            work = beside(out, "new")
+            if inspect(work, config).state == "other":
+                shutil.rmtree(work)
+        journal = Journal(work, config, progress.note, checkpoint_seconds)
+        sweep_up(work)
+        # Another process may have finished it since, or been killed before it took its place.
+        if inspect(work, config).state == "finished":
+            dataset = results.open_results(work, progress.note)
+        else:
+            wanted = config.threads or torch.get_num_threads()
+
+            def cut() -> list[Stack]:
+                stacks = plan(config, size)
+                if launcher == "ray":
+                    check_nodes(config, stacks, wanted)
+                return stacks
+
+            with cluster(launcher, address):
+                stacks, count = journal.plan(cut, wanted)
+                write_whole(work / CONFIG, text)
+                # A worker of Ray may stand in another directory.
+                job = Work(
+                    config,
+                    work.resolve(),
+                    count,
+                    fail_on_divergence=on_diverge == "fail",
+                    checkpoint_seconds=checkpoint_seconds,
+                )
+                with threads(count), fast_products(device):
+                    dataset = _measure(
+                        job,
+                        stacks,
+                        journal,
+                        command,
+                        progress,
+                        interrupts or Interrupts(),
+                        launcher,
+                    )
+            progress.stage("report", 1, "page")
+            results.save(dataset, work / "results.nc")
+            write_report(dataset, work)
+            progress.advance(1)
+        journal.clear()
+        if work != out:
+            replace(out, work)
+    return dataset
+
+
+def _look(out: Path, config: SweepConfig, overwrite: bool) -> str:
+    """Return the state of a run directory; refuse one that this run may not go into."""
     found = inspect(out, config)
     if found.state == "nowhere" or (found.problem and not overwrite):
         way_out = ", or overwrite" if found.state == "other" else ""
         raise FileExistsError(
             f"out: {out} {found.problem}; allowed: a new or empty directory{way_out}"
         )
-    if overwrite:
-        # An earlier run is replaced by a finished one only, so nothing is lost before.
-        work = out if found.state in {"new", "unfinished"} else out.with_name(f".{out.name}.new")
-        if work != out and inspect(work, config).state == "other":
-            shutil.rmtree(work)
-    elif found.state == "finished":
-        progress.note(f"{out} holds this run, finished: there is nothing to do")
-        return results.open_results(out, progress.note)
-    else:
-        work = out
-
-    journal = Journal(work, config, progress.note, checkpoint_seconds)
-    with journal.lock():
-        sweep_up(work)
-        # Another process may have finished it since, or been killed before it took its place.
-        if inspect(work, config).state == "finished":
-            dataset = results.open_results(work, progress.note)
-        else:
-            write_whole(work / CONFIG, text)
-            stacks, count = journal.plan(
-                lambda: plan(config, size), config.threads or torch.get_num_threads()
-            )
-            # A worker of Ray may stand in another directory.
-            job = Work(
-                config,
-                work.resolve(),
-                count,
-                fail_on_divergence=on_diverge == "fail",
-                checkpoint_seconds=checkpoint_seconds,
-            )
-            with threads(count), fast_products(device):
-                dataset = _measure(
-                    job,
-                    stacks,
-                    journal,
-                    command,
-                    progress,
-                    interrupts or Interrupts(),
-                    launcher,
-                    address,
-                )
-            progress.stage("report", 1, "page")
-            results.save(dataset, work / "results.nc")
-            write_report(dataset, work)
-            progress.advance(1)
-        journal.clear()
-    if work != out:
-        replace(out, work)
-    return dataset
+    return found.state
 
 
 def _measure(
@@ -166,7 +186,6 @@ def _measure(
     progress: Progress,
     interrupts: Interrupts,
     launcher: Launcher,
-    address: str | None,
 ) -> xr.Dataset:
     """Train and measure the shards that are not done; return the dataset with its provenance."""
     config, device = job.config, resolve_device(job.config.device)
@@ -178,20 +197,22 @@ def _measure(
     progress.stage("train and measure", models * config.steps, "model-steps")
     done: dict[int, Arrays] = {}
     for index, stack in enumerate(stacks):
-        measured = journal.finished(index, stack)
+        measured = journal.finished(index, stack, _shapes(config, stack))
         if measured is not None:
+            _refuse_divergence(job, stack, measured)
             done[index] = measured
             progress.advance(stack.models * config.steps)
     if done:
         progress.note(f"going on with a run of which {len(done)} of {len(stacks)} parts are done")
     left = [(index, stack) for index, stack in enumerate(stacks) if index not in done]
     running = (
-        on_ray(job, left, progress, interrupts, address)
+        on_ray(job, left, progress, interrupts)
         if launcher == "ray"
         else local(job, left, progress, interrupts, journal)
     )
     for index, measured in running:
         journal.finish(index, stacks[index], measured)
+        _refuse_divergence(job, stacks[index], measured)
         done[index] = measured
 
     arrays: Arrays = {}
@@ -203,7 +224,8 @@ def _measure(
         measured = dict(done.pop(index))  # so that nothing is held twice
         for stage in seconds:
             seconds[stage] += float(measured.pop(f"seconds_{stage}"))
-        _store_pictures(pictures, {name: measured.pop(name) for name in PICTURES}, config, stack)
+        drawn = {name: measured.pop(name) for name in PICTURES if name in measured}
+        _store_pictures(pictures, drawn, config, stack)
         bad = (measured["diverged_at"] > 0) | ~np.isfinite(measured["loss_curve"]).all(axis=1)
         measured["status"] = np.where(bad, "diverged", measured["status"])
         _store(arrays, measured, config, stack)
@@ -235,6 +257,26 @@ def _measure(
             "versions": json.dumps(versions()),
         },
     )
+
+
+def _refuse_divergence(job: Work, stack: Stack, measured: Arrays) -> None:
+    """Fail if a model diverged and that is to be a failure, whenever it was trained."""
+    if job.fail_on_divergence and measured["diverged_at"].any():
+        raise divergence(stack, measured["diverged_at"].tolist())
+
+
+def _shapes(config: SweepConfig, stack: Stack) -> dict[str, tuple[int, ...]]:
+    """Say which arrays are measured of a stack, and their shapes."""
+    sizes, schema = axis_sizes(config), {**results.SCHEMA, **results.OPTIONAL}
+    shown = stack.seeds.count(config.first_seed) * len(stack.beta)
+    shapes: dict[str, tuple[int, ...]] = {"seconds_train": (), "seconds_measure": ()}
+    for name in dataset_bytes(config).keys() & schema.keys():
+        dims = schema[name].dims
+        if dims[:3] == ("mu", "beta", "seed"):
+            shapes[name] = (stack.models, *(sizes[dim] for dim in dims[3:]))
+        elif name in PICTURES and shown:
+            shapes[name] = (shown, *(sizes[dim] for dim in dims[2:]))
+    return shapes
 
 
 def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
@@ -271,14 +313,17 @@ def _theory(config: SweepConfig) -> dict[str, np.ndarray]:
 def _store_pictures(pictures: Arrays, drawn: Arrays, config: SweepConfig, stack: Stack) -> None:
     """Put the pictures of the first seed's models into arrays [mu, beta, ...]."""
     betas = [config.beta.index(beta) for beta in stack.beta]
+    rows = [
+        config.mu.index(mu)
+        for mu, seed in zip(stack.mu, stack.seeds, strict=True)
+        if seed == config.first_seed
+    ]
     for name, values in drawn.items():
-        blocks = values.reshape(len(stack.mu), len(stack.beta), *values.shape[1:])
         if name not in pictures:
             shape = (len(config.mu), len(config.beta), *values.shape[1:])
             pictures[name] = np.empty(shape, dtype=values.dtype)
-        for mu, seed, block in zip(stack.mu, stack.seeds, blocks, strict=True):
-            if seed == config.first_seed:
-                pictures[name][config.mu.index(mu), betas] = block
+        for row, block in zip(rows, np.split(values, len(rows)), strict=True):
+            pictures[name][row, betas] = block
 
 
 def _store(

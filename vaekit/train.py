@@ -7,6 +7,7 @@ drawn once a stream and shared by its betas.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,11 @@ class Training:
     curves: Curves
     stopped: Tensor
 
+    def part(self, models: slice) -> Training:
+        """Take what came of some of the models."""
+        curves = Curves(self.curves.nll[models], self.curves.kl[models], self.curves.loss[models])
+        return Training(self.vae.part(models), curves, self.stopped[models])
+
 
 def curve_steps(config: SweepConfig) -> list[int]:
     """Last step of each window of the training curves: evenly spread, up to the last step."""
@@ -89,7 +95,16 @@ def train(
     # Sums over the window at hand, and means over the windows that are complete.
     window = torch.zeros(3, stack.models, device=device)
     curves = torch.full((len(ends), 3, stack.models), torch.nan, device=device)
-    done = _restore(keeper.load(stack), state, window, curves)
+    trained = {**state.tensors(), "window": window, "curves": curves}
+
+    def problem(step: int, arrays: Mapping[str, Array]) -> str:
+        if step > config.steps:
+            return f"holds step {step}; allowed: up to {config.steps}"
+        own = {name: (*tensor.shape, str(tensor.dtype)) for name, tensor in trained.items()}
+        held = {name: (*array.shape, f"torch.{array.dtype}") for name, array in arrays.items()}
+        return "" if held == own else "holds other tensors than this training's"
+
+    done = _restore(keeper.load(stack, problem), state, window, curves)
     if engine_name(config, device) == "compiled":
         progress.note(f"compiling the training of {stack.models} models, some seconds")
     step = make_step(config, state, streams=len(stack.mu))
@@ -115,7 +130,7 @@ def train(
                     # Progress is what the device has done, not what it has been asked for.
                     synchronize(device)
                     if fail_on_divergence and state.stopped.any():
-                        raise DivergedError(_name(stack, step.save().stopped))
+                        raise divergence(stack, step.save().stopped.tolist())
             progress.advance(len(steps) * stack.models)
             leaving = keeper.interrupts.asked is not None
             if leaving or keeper.due() or steps.stop > config.steps:
@@ -140,11 +155,13 @@ def _restore(
     return step
 
 
-def _name(stack: Stack, stopped: Tensor) -> str:
-    """Name the models that diverged, and when."""
-    models = zip(stack.cells(), stopped.tolist(), strict=True)
-    return "diverged: " + "; ".join(
-        f"mu = {mu:g}, beta = {beta:g}, seed = {seed} at step {step}"
-        for (mu, seed, beta), step in models
-        if step
+def divergence(stack: Stack, stopped: Sequence[int]) -> DivergedError:
+    """Name the models that diverged, and when: the step of each model's, 0 if it did not."""
+    return DivergedError(
+        "diverged: "
+        + "; ".join(
+            f"mu = {mu:g}, beta = {beta:g}, seed = {seed} at step {step}"
+            for (mu, seed, beta), step in zip(stack.cells(), stopped, strict=True)
+            if step
+        )
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from vaekit.errors import ResultsError
 from vaekit.figures.style import objective_note, plain
 from vaekit.report.cells import all_seeds, count, extreme, mean, number, where
 from vaekit.report.tables import CELL_COLUMNS, Entry, Row, Table, endings
-from vaekit.results import ResultsError, settings
+from vaekit.results import settings
 
 COMPARED = (
     "active units",

@@ -8,11 +8,12 @@ from pathlib import Path
 import tomli_w
 import xarray as xr
 
-from vaekit.config import ConfigError
-from vaekit.files import write_whole
+from vaekit.config import FILE_BYTES, ConfigError
+from vaekit.errors import ResultsError
+from vaekit.files import read_small, write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.progress import Progress, Silent
-from vaekit.results import FILE_NAME, ResultsError, open_results
+from vaekit.results import FILE_NAME, open_results
 from vaekit.study.arms import Study, make_study
 from vaekit.sweep import run_sweep
 
@@ -86,7 +87,8 @@ def open_study(directory: Path | str) -> tuple[Study, dict[str, xr.Dataset]]:
 def _identity(directory: Path) -> tuple[str, str]:
     path = directory / STUDY_FILE
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_small(path, FILE_BYTES).decode())
         return str(values["study"]), str(values["preset"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError) as error:
+    # What is no text and what is no TOML are ValueErrors, and brackets nest too deep.
+    except (OSError, ValueError, RecursionError, KeyError) as error:
         raise ConfigError("study", str(path), f"a study's file ({error})") from None

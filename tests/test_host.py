@@ -1,0 +1,86 @@
+"""Free memory: the machine's, or what the control groups of the process have left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from vaekit import files, host, machine
+from vaekit.host import free_bytes
+
+FREE = 1000
+
+
+@pytest.fixture(autouse=True)
+def machine_of_1000_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(available=FREE)
+    monkeypatch.setattr(host.psutil, "virtual_memory", lambda: memory)
+
+
+def belongs(root: Path, *lines: str) -> None:
+    """Put this process into control groups."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text("".join(f"{line}\n" for line in lines))
+
+
+def group(place: Path, most: str, used: int, cached: int = 0, version: int = 2) -> None:
+    """Make a control group with so many bytes, of which some are used and some hold files."""
+    place.mkdir(parents=True, exist_ok=True)
+    names = ("memory.max", "memory.current")
+    prefix = ""
+    if version == 1:
+        names, prefix = ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"
+    (place / names[0]).write_text(f"{most}\n")
+    (place / names[1]).write_text(f"{used}\n")
+    (place / "memory.stat").write_text(
+        f"anon 9\n{prefix}active_file {cached}\n{prefix}inactive_file {cached}\n"
+    )
+
+
+def test_without_control_groups_it_is_the_machines(tmp_path: Path) -> None:
+    assert free_bytes(tmp_path) == FREE
+    belongs(tmp_path, "0::/")
+    assert free_bytes(tmp_path) == FREE
+
+
+@pytest.mark.parametrize(("version", "line"), [(2, "0::"), (1, "4:cpu,memory:")])
+def test_the_least_of_all_groups_counts(tmp_path: Path, version: int, line: str) -> None:
+    top = tmp_path / "sys/fs/cgroup" / ("memory" if version == 1 else "")
+    belongs(tmp_path, "3:cpuset:/x", f"{line}/a/b")
+    none = "max" if version == 2 else str(2**63 - 4096)
+    group(top / "a/b", none, 100, version=version)
+    assert free_bytes(tmp_path) == FREE
+    group(top / "a", "700", 300, version=version)
+    assert free_bytes(tmp_path) == 400
+    group(top / "a", "700", 300, cached=50, version=version)
+    assert free_bytes(tmp_path) == 500
+    group(top / "a/b", "600", 250, version=version)
+    assert free_bytes(tmp_path) == 350
+    group(top / "a/b", "600", 700, version=version)
+    assert free_bytes(tmp_path) == 0
+
+
+def test_a_container_sees_its_group_at_the_top(tmp_path: Path) -> None:
+    """Where its group has the name that the machine gives it, and no directory of that name."""
+    belongs(tmp_path, "4:memory:/docker/4f1c", "0::/")
+    group(tmp_path / "sys/fs/cgroup/memory", "800", 500, version=1)
+    assert free_bytes(tmp_path) == 300
+
+
+def test_a_group_beside_ours_does_not_count(tmp_path: Path) -> None:
+    belongs(tmp_path, "0::/a")
+    group(tmp_path / "sys/fs/cgroup/a", "900", 200)
+    group(tmp_path / "sys/fs/cgroup/b", "10", 5)
+    group(tmp_path / "sys/fs", "10", 5)
+    assert free_bytes(tmp_path) == 700
+
+
+def test_all_who_ask_for_free_memory_are_told_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_left", lambda _: iter([77]))
+    assert machine.free_memory(torch.device("cpu")) == 77
+    with pytest.raises(OSError, match="takes 78 bytes, and 77 are free"):
+        files.check_fits(Path("file"), 78)
+    files.check_fits(Path("file"), 77)

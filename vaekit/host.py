@@ -1,0 +1,65 @@
+"""Memory of the machine that this process may still have: the machine's, or its control group's.
+
+Linux bounds a process by its control group and by every one above it (containers, batch systems).
+Files that are cached count as used there, and are given up as soon as memory is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+# Of a control group: bytes allowed, bytes used, and the cached files among them, in `memory.stat`.
+VERSION_2 = ("memory.max", "memory.current", ("active_file", "inactive_file"))
+VERSION_1 = (
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_active_file", "total_inactive_file"),
+)
+
+
+def free_bytes(root: Path = Path("/")) -> int:
+    """Bytes of memory that are free to this process.
+
+    Args:
+        root: what `proc` and `sys` are read below.
+    """
+    return min([int(psutil.virtual_memory().available), *_left(root)])
+
+
+def _left(root: Path) -> Iterator[int]:
+    """Bytes that each control group of this process has left, where it is bounded."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, names = root / "sys/fs/cgroup", VERSION_2
+        elif "memory" in controllers.split(","):
+            top, names = root / "sys/fs/cgroup/memory", VERSION_1
+        else:
+            continue
+        group = top / path.strip("/")
+        for place in (group, *group.parents):
+            # Of a container the files show its own part of the tree only.
+            with suppress(OSError, ValueError):
+                yield _left_in(place, *names)
+            if place == top:
+                break
+
+
+def _left_in(group: Path, most: str, used: str, cached: tuple[str, ...]) -> int:
+    """Bytes that one control group has left.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it has no bound ("max").
+    """
+    allowed, taken = (int((group / name).read_text()) for name in (most, used))
+    held = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return max(0, allowed - taken + sum(int(held.get(name, 0)) for name in cached))
