@@ -644,6 +644,82 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "study_answer.py::test_what_collapsed_below_the_boundary_is_said_to_be_trainings",),
     ),
+    "bound-within-a-step-agrees": Mutant(
+        "a column that is dead at every beta lies within one step of where theory kills the second",
+        (
+            Edit(
+                _STUDY + "boundary.py",
+                "np.where(bounded(dataset), np.nan, boundary_steps(dataset))",
+                "boundary_steps(dataset)",
+            ),
+        ),
+        (_T + "study.py::test_a_bound_within_a_step_is_no_boundary_within_a_step",),
+    ),
+    "map-of-collapsed-models-concludes": Mutant(
+        "a map in which next to no model lives decides a claim on recovery",
+        (Edit(_STUDY + "claims.py", 'few = living < FEW * dataset.sizes["seed"]', "few = False"),),
+        (_T + "study_claims.py::test_a_map_of_collapsed_models_is_called_one",),
+    ),
+    "residue-decides": Mutant(
+        "ranks that cancel but for rounding reverse a claim",
+        (Edit(_STUDY + "claims.py", "PLACES = 9", "PLACES = 99"),),
+        (_T + "study_claims.py::test_a_statistic_that_is_nothing_but_residue_is_open",),
+    ),
+    "next-to-nothing-is-a-correlation": Mutant(
+        "a rank correlation of 0.05 is a verdict",
+        (Edit(_STUDY + "claims.py", "NOTHING = 0.1", "NOTHING = 0.0"),),
+        (
+            _T + "study_claims.py::test_a_statistic_that_is_nothing_but_residue_is_open",
+            _T + "study_answer.py::test_a_correlation_next_to_nothing_is_open",
+        ),
+    ),
+    "diverged-seed-has-no-trend": Mutant(
+        "a seed whose models all diverged enters a statistic as 0",
+        (
+            Edit(
+                _STUDY + "statistics.py",
+                'if known.sum() < 2:\n        return float("nan")',
+                "if known.sum() < 2:\n        return 0.0",
+            ),
+        ),
+        (
+            _T + "study.py::test_what_has_fewer_than_two_cells_agrees_with_nothing",
+            _T + "study_claims.py::test_a_seed_whose_models_all_diverged_is_left_out",
+        ),
+    ),
+    "cells-of-other-seeds": Mutant(
+        "the difference between two arms in cells.csv is taken between different seeds",
+        (
+            Edit(
+                _STUDY + "page.py",
+                "interval((values - base[measure]).values)",
+                "interval(values.values - base[measure].values[..., ::-1])",
+            ),
+        ),
+        (_T + "study.py::test_the_cells_file_holds_means_differences_and_how_models_ended",),
+    ),
+    "cells-interval-upside-down": Mutant(
+        "the ends of the intervals in cells.csv have changed places",
+        (
+            Edit(
+                _STUDY + "page.py",
+                "ends = [found.mean[i, k], found.low[i, k], found.high[i, k]]",
+                "ends = [found.mean[i, k], found.high[i, k], found.low[i, k]]",
+            ),
+        ),
+        (_T + "study.py::test_the_cells_file_holds_means_differences_and_how_models_ended",),
+    ),
+    "cells-hide-what-diverged": Mutant(
+        "cells.csv averages a model that diverged",
+        (
+            Edit(
+                _STUDY + "page.py",
+                'alive = dataset["status"] != "diverged"',
+                'alive = dataset["status"] != "no such status"',
+            ),
+        ),
+        (_T + "study.py::test_the_cells_file_holds_means_differences_and_how_models_ended",),
+    ),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from synthetic import synthetic_dataset
 from vaekit import cli, results, theory
 from vaekit.config import ConfigError
 from vaekit.journal import FOLDER
-from vaekit.study import arms, page, run
-from vaekit.study.statistics import boundary_steps, interval, trend
+from vaekit.study import arms, boundary, page, run
+from vaekit.study.statistics import agreement, boundary_steps, bounded, interval, trend
 
 TINY = {
     "mu": (0.0, 2.0),
@@ -127,6 +128,41 @@ def test_a_column_whose_boundary_is_beyond_the_grid_of_beta_says_nothing() -> No
     assert (boundary_steps(made)[2:] == 0).all()
 
 
+def test_a_bound_within_a_step_is_no_boundary_within_a_step() -> None:
+    """Dead at every beta where theory kills the second one: at least one step early, not one."""
+    made = with_boundary(dataset(), 0)
+    made["critical_beta"][0] = 0.7
+    made["active_units"][0] = 0
+    steps = boundary_steps(made)
+    assert (steps[0] == -1).all() and bounded(made)[0].all()
+    # Two steps early at the least is no boundary within one.
+    made["critical_beta"][1] = 1.5
+    made["active_units"][1] = 0
+    assert boundary_steps(made)[1].tolist() == [-2] * 3
+    assert not bounded(made)[1:].any()
+    assert boundary.within_a_step(made) == pytest.approx(6 / 9)
+    # A column that lives at the largest beta, where theory kills it, is a bound as well.
+    made["critical_beta"][2] = 12.0
+    made["active_units"][2] = 9
+    assert (boundary_steps(made)[2] == 1).all() and bounded(made)[2].all()
+    sentence = boundary.boundary_in_words({arms.REFERENCE: made})[0]
+    assert "in 3 of 6 columns" in sentence
+    assert "6 more columns" in sentence
+    row = boundary.boundary_table({arms.REFERENCE: made})[1]
+    assert row[-3:] == ["50", "6", "6"]
+
+
+def test_what_has_fewer_than_two_cells_agrees_with_nothing() -> None:
+    gone = np.full(4, np.nan)
+    assert np.isnan(agreement(gone, np.arange(4.0)))
+    assert np.isnan(agreement(np.array([1.0, np.nan]), np.arange(2.0)))
+    assert agreement(np.ones(4), np.arange(4.0)) == 0.0
+    plane = np.array([[1.0, 2.0, 3.0], [np.nan] * 3])
+    assert trend(plane, np.arange(3.0), axis=1) == 1.0
+    assert np.isnan(trend(plane, np.arange(2.0), axis=0))
+    assert np.isnan(trend(plane * np.nan, np.arange(3.0), axis=1))
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(arms.SIZES, "reduced", TINY)
@@ -217,6 +253,55 @@ def study_of(directory: Path, name: str) -> Path:
     place.mkdir(parents=True)
     results.save(synthetic_dataset(study.config(arm)), place / results.FILE_NAME)
     return directory
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *body = csv.reader(file)
+    # The paired difference's ends have the names of the mean's.
+    names = [*head[:-2], "gap low", "gap high"] if head[-1] == "high" else head
+    return [dict(zip(names, row, strict=True)) for row in body]
+
+
+def test_the_cells_file_holds_means_differences_and_how_models_ended(tmp_path: Path) -> None:
+    study_of(tmp_path, page.FIXED_ARM)
+    study_of(tmp_path, "warmup-sample-0.5")
+    place = tmp_path / "arms" / "warmup-sample-0.5" / results.FILE_NAME
+    other, base = (
+        results.open_results(tmp_path / "arms" / name / results.FILE_NAME)
+        for name in ("warmup-sample-0.5", page.FIXED_ARM)
+    )
+    other["status"][1, 2] = ["collapsed", "diverged"]
+    other["recovery_r2"][0, 0] = [0.75, 0.5]
+    other["probe_mse"][0, 0, :, 1, 0] = [0.25, 0.5]
+    results.save(other, place)
+    page.write_study_report(tmp_path)
+    rows = {
+        (row["arm"], row["mu"], row["beta"], row["measure"]): row
+        for row in table(tmp_path / "cells.csv")
+    }
+    row = rows["warmup-sample-0.5", "0", "0.5", "recovery_r2"]
+    assert [float(row[name]) for name in ("mean", "low", "high")] == [0.625, 0.5, 0.75]
+    gap = np.array([0.75, 0.5]) - base["recovery_r2"].values[0, 0]
+    found = [float(row[name]) for name in (f"minus {page.FIXED_ARM}", "gap low", "gap high")]
+    assert found == pytest.approx([gap.mean(), gap.min(), gap.max()], rel=1e-4)
+    assert (row["seeds"], row["collapsed"], row["diverged"]) == ("2", "0", "0")
+    turned = rows["warmup-sample-0.5", "0", "0.5", "probe_mse code_to_truth exact"]
+    assert float(turned["mean"]) == 0.375
+    broken = rows["warmup-sample-0.5", "1", "2", "recovery_r2"]
+    assert (broken["collapsed"], broken["diverged"]) == ("1", "1")
+    assert float(broken["mean"]) == pytest.approx(float(other["recovery_r2"][1, 2, 0]), rel=1e-4)
+    assert broken["low"] == ""
+    same = rows[page.FIXED_ARM, "0", "0.5", "elbo"]
+    assert float(same[f"minus {page.FIXED_ARM}"]) == 0.0
+
+
+def test_the_verdicts_file_holds_numbers(tmp_path: Path) -> None:
+    page.write_study_report(study_of(tmp_path, page.FIXED_ARM))
+    rows = table(tmp_path / "verdicts.csv")
+    assert rows and all(row["living"] and row["collapsed"] for row in rows)
+    values = [float(row[name]) for row in rows for name in ("statistic", "low", "high")]
+    assert min(values) < 0 and np.isfinite(values).all()
 
 
 def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from planted import dataset, with_boundary
 from vaekit.study import arms, bias, boundary, figures, inverse, pairs, second_map
+from vaekit.study.claims import Correlation
 from vaekit.study.section import spell
 from vaekit.study.statistics import Interval, interval
 
@@ -50,7 +51,7 @@ def test_the_boundarys_table_and_figure_say_the_same() -> None:
     )
     name = "fixed-analytic-0.25"
     head, row = boundary.boundary_table({name: mixed})
-    assert row == [name, "−0.75 [−1 to −0.5]", "62.5", "8"]
+    assert row == [name, "−0.75 [−1 to −0.5]", "62.5", "8", "0"]
     assert len(head) == len(row)
     drawn = figures.boundary({name: mixed}).axes[0]
     assert [text.get_text() for text in drawn.texts] == ["62.5 % of columns within one step"]
@@ -224,7 +225,7 @@ def test_how_constant_a_collapsed_code_is_has_no_rank() -> None:
     ],
 )
 def test_a_correlation_next_to_nothing_is_open(value: float, word: str) -> None:
-    assert inverse.Agreement("", "", "", value, value - 0.01, value + 0.01).word == word
+    assert Correlation("", "", "", value, value - 0.01, value + 0.01).word == word
 
 
 def test_an_agreement_that_is_collapses_says_so() -> None:

@@ -22,13 +22,14 @@ from vaekit.report.cells import number
 from vaekit.study.arms import REFERENCE
 from vaekit.study.boundary import within_a_step
 from vaekit.study.claims import Verdict, readings
-from vaekit.study.statistics import boundary_steps, interval
+from vaekit.study.statistics import interval
 
 WORDS = {
     "holds": "#2f7f79",
     "reversed": ACCENT,
     "fails": ACCENT,
     "open": BLANK,
+    "too few living": "#f6f7f9",
     "one seed": "white",
     "one average": "white",
 }
@@ -65,7 +66,7 @@ def boundary(arms: dict[str, xr.Dataset]) -> Figure:
             ax.set_yticks(range(len(beta)), [plain(b) for b in beta])
             ax.set_xlabel("μ")
             ax.set_ylabel("β")
-            share = within_a_step(boundary_steps(dataset))
+            share = within_a_step(dataset)
             text = f"{number(100 * share)} % of columns within one step"
             heading(ax, name, text if np.isfinite(share) else "")
         made.colorbar(drawn, ax=list(axes), label="active units (mean over seeds)", shrink=0.6)

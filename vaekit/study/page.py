@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from vaekit.report.cells import number
 from vaekit.study import figures
 from vaekit.study.answer import answer
 from vaekit.study.arms import Study
-from vaekit.study.claims import Verdict, readings, verdicts
+from vaekit.study.claims import FEW, NOTHING, Verdict, readings, verdicts
 from vaekit.study.run import open_study
 from vaekit.study.section import Rows, Section
 from vaekit.study.statistics import interval
@@ -33,9 +34,12 @@ STATISTICS = (
     "A verdict's statistic is positive if the claim holds: a rank correlation, averaged over "
     "lines, for what rises, and over cells for what runs the other way; the weaker of the "
     "correlations with μ and β for diagonal level sets; the gain of the low corner, relative to "
-    "the map's mean. It holds or is reversed if the interval lies on one side of 0, however near, "
-    "and is open otherwise. For the untrained networks low and high are the least and the largest "
-    "average of three of them."
+    "the map's mean. It holds or is reversed if the interval lies on one side of 0, and is open "
+    f"otherwise; a rank correlation nearer to 0 than {NOTHING} is open whatever its interval. "
+    "“Living” and “collapsed” count the arm's models, over μ, β and seed. Where fewer than "
+    f"{FEW} a seed live, a verdict on the maps is “too few living” and counts as open: such a map "
+    "shows what collapsed models score. For the untrained networks low and high are the least and "
+    "the largest average of three of them."
 )
 # What a figure shows, for those who do not see it.
 ALTERNATIVES = {
@@ -76,7 +80,7 @@ def write_study_report(directory: Path | str) -> tuple[Path, list[str]]:
         save_figure(made, directory / "figures" / f"{name}.png")
     missing = [arm.name for arm in study.arms if arm.name not in arms]
     facts = _facts(study, arms, missing)
-    write_whole(directory / "verdicts.csv", _table(_verdict_rows(judged)))
+    write_whole(directory / "verdicts.csv", _table(_verdict_rows(judged, _raw)))
     write_whole(directory / "cells.csv", _table(_cell_rows(arms)))
     write_whole(directory / "summary.md", _markdown(study, facts, sections, judged))
     source = files("vaekit.study").joinpath("study.html.j2").read_text(encoding="utf-8")
@@ -150,21 +154,29 @@ def _markdown_table(rows: Rows) -> list[str]:
     return [head, "|" + "---|" * len(rows[0]), *body]
 
 
-def _verdict_rows(judged: list[Verdict]) -> Rows:
-    rows = [["claim", "arm", "score", "verdict", "statistic", "low", "high"]]
+def _verdict_rows(judged: list[Verdict], spelt: Callable[[float], str] = number) -> Rows:
+    """A row for each verdict, with its numbers as people read them or as programs do."""
+    rows = [["claim", "arm", "score", "verdict", "statistic", "low", "high", "living", "collapsed"]]
     for verdict in judged:
-        numbers = [number(value) for value in (verdict.value, verdict.low, verdict.high)]
-        rows.append([verdict.claim, verdict.arm, verdict.score, verdict.word, *numbers])
+        numbers = [spelt(value) for value in (verdict.value, verdict.low, verdict.high)]
+        counts = ["" if c is None else str(c) for c in (verdict.living, verdict.collapsed)]
+        rows.append([verdict.claim, verdict.arm, verdict.score, verdict.word, *numbers, *counts])
     return rows
+
+
+def _raw(value: float) -> str:
+    """Write a number for a data file: empty if there is none."""
+    return f"{value:.9g}" if np.isfinite(value) else ""
 
 
 def _cell_rows(arms: dict[str, xr.Dataset]) -> Rows:
     """Every cell's mean and interval, and its paired difference from the fixed analytic arm."""
-    rows = [["arm", "decoder", "mu", "beta", "measure", "mean", "low", "high"]]
-    rows[0] += [f"minus {FIXED_ARM}", "low", "high"]
+    rows = [["arm", "decoder", "mu", "beta", "seeds", "collapsed", "diverged", "measure"]]
+    rows[0] += ["mean", "low", "high", f"minus {FIXED_ARM}", "low", "high"]
     base = _measures(arms[FIXED_ARM]) if FIXED_ARM in arms else {}
     for name, dataset in arms.items():
         paired = name in readings(arms)
+        status = dataset["status"].transpose("mu", "beta", "seed").values
         for measure, values in _measures(dataset).items():
             found = interval(values.values)
             gap = interval((values - base[measure]).values) if paired and base else None
@@ -175,8 +187,12 @@ def _cell_rows(arms: dict[str, xr.Dataset]) -> Rows:
                         ends += [gap.mean[i, k], gap.low[i, k], gap.high[i, k]]
                     texts = [f"{end:.5g}" if np.isfinite(end) else "" for end in ends]
                     texts += [""] * (6 - len(texts))
-                    place = [name, objective_note(dataset), f"{mu:g}", f"{beta:g}", measure]
-                    rows.append([*place, *texts])
+                    place = [name, objective_note(dataset), f"{mu:g}", f"{beta:g}"]
+                    kinds = [
+                        int((status[i, k] == kind).sum()) for kind in ("collapsed", "diverged")
+                    ]
+                    counts = [str(count) for count in (status.shape[-1], *kinds)]
+                    rows.append([*place, *counts, measure, *texts])
     return rows
 
 
