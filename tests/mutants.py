@@ -644,6 +644,17 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "study_answer.py::test_what_collapsed_below_the_boundary_is_said_to_be_trainings",),
     ),
+    "dead-models-speak-of-bias": Mutant(
+        "what collapsed counts in how far recovery falls with mu",
+        (
+            Edit(
+                _STUDY + "bias.py",
+                'kept = dataset["recovery_r2"].where(dataset["status"] == "ok")',
+                'kept = dataset["recovery_r2"].where(dataset["status"] != "diverged")',
+            ),
+        ),
+        (_T + "study_answer.py::test_dead_models_are_in_no_mean_of_bias_or_noise",),
+    ),
     "bound-within-a-step-agrees": Mutant(
         "a column that is dead at every beta lies within one step of where theory kills the second",
         (

@@ -57,7 +57,7 @@ def collapse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         .where(dataset["status"] == "collapsed")
         for dataset in readings(arms).values()
     ]
-    dead = np.concatenate([score.values.ravel() for score in scores] or [[]])
+    dead = np.concatenate([score.values.ravel() for score in scores] or [np.empty(0)])
     dead = dead[np.isfinite(dead)]
     flattered = dead[dead > FLATTERY]
     if not flattered.size:

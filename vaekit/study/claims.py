@@ -79,9 +79,11 @@ class Verdict:
     @classmethod
     def of(cls, claim: str, arm: str, score: str, found: Interval) -> Self:
         """Make a verdict of a statistic's interval."""
-        ends = (found.mean, found.low, found.high)
         # Adding 0.0 turns -0.0 into 0.0.
-        return cls(claim, arm, score, *(round(float(end), PLACES) + 0.0 for end in ends))
+        value, low, high = (
+            round(float(end), PLACES) + 0.0 for end in (found.mean, found.low, found.high)
+        )
+        return cls(claim, arm, score, value, low, high)
 
     @property
     def word(self) -> str:
@@ -135,34 +137,36 @@ def verdicts(arms: dict[str, xr.Dataset]) -> list[Verdict]:
 def _of_arm(arm: str, dataset: xr.Dataset) -> Iterator[Verdict]:
     mu, beta = dataset["mu"].values, dataset["beta"].values
     living, collapsed = (int((dataset["status"] == kind).sum()) for kind in ("ok", "collapsed"))
-    counts = {"living": living, "collapsed": collapsed}
     few = living < FEW * dataset.sizes["seed"]
 
+    def counted(verdict: Verdict, *, few: bool = few) -> Verdict:
+        return replace(verdict, living=living, collapsed=collapsed, few=few)
+
     def rank(claim: str, score: str, statistic: list[float]) -> Verdict:
-        return replace(Correlation.of(claim, arm, score, interval(np.array(statistic))), **counts)
+        return Correlation.of(claim, arm, score, interval(np.array(statistic)))
 
     # A loss is a loss, whether or not its model lives; a map of recovery is of living models.
     for score, values in LOSSES.items():
         seeds = planes(dataset, values)
         if len(mu) > 1:
-            yield rank("loss rises with mu", score, [trend(p, mu, 0) for p in seeds])
+            yield counted(rank(CLAIMS[1], score, [trend(p, mu, 0) for p in seeds]), few=False)
         if len(beta) > 1:
-            yield rank("loss rises with beta", score, [trend(p, beta, 1) for p in seeds])
+            yield counted(rank(CLAIMS[2], score, [trend(p, beta, 1) for p in seeds]), few=False)
     if len(mu) < 2 or len(beta) < 2:
         return
-    counts["few"] = few
     for score, values in FIRST_MAP.items():
         seeds = planes(dataset, values)
         gain = interval(np.array([low_corner_gain(plane) for plane in seeds]))
-        yield replace(Verdict.of(CLAIMS[3], arm, score, gain), **counts)
-        yield rank(CLAIMS[4], score, [diagonality(p, mu, beta) for p in seeds])
+        yield counted(Verdict.of(CLAIMS[3], arm, score, gain))
+        yield counted(rank(CLAIMS[4], score, [diagonality(p, mu, beta) for p in seeds]))
         for decoded, second in SECOND_MAP.items():
             pairs = zip(seeds, planes(dataset, second), strict=True)
             opposite = [-agreement(a.ravel(), b.ravel()) for a, b in pairs]
-            yield rank(CLAIMS[5], f"{score}; decoder {decoded}", opposite)
+            yield counted(rank(CLAIMS[5], f"{score}; decoder {decoded}", opposite))
     for decoded, second in SECOND_MAP.items():
         seeds = planes(dataset, second)
-        yield rank(CLAIMS[4], f"decoder, {decoded}", [diagonality(p, mu, beta) for p in seeds])
+        level_sets = [diagonality(plane, mu, beta) for plane in seeds]
+        yield counted(rank(CLAIMS[4], f"decoder, {decoded}", level_sets))
 
 
 def planes(dataset: xr.Dataset, values: Score) -> list[Array]:

@@ -8,7 +8,7 @@ import xarray as xr
 from vaekit.report.cells import number
 from vaekit.study.claims import readings
 from vaekit.study.section import Rows, spell
-from vaekit.study.statistics import Interval, interval
+from vaekit.study.statistics import Array, Interval, interval
 
 # A collapsed model's decode MSE this close to the mean image's is that image's.
 NEAR = 0.05
@@ -21,8 +21,10 @@ def second_map_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         return []
     probe = "the 3-epoch probe's own error, which goes away when the probe is fitted exactly,"
     shares = {
-        f"Of the whole map {probe} is": [probe_share(d) for d in shown.values()],
-        "Of the whole map collapsed models are": [_part(d, "collapsed") for d in shown.values()],
+        f"Of the map's sum over all cells {probe} is": [probe_share(d) for d in shown.values()],
+        "Of the map's sum over all cells the collapsed models' errors are": [
+            _part(d, "collapsed") for d in shown.values()
+        ],
         f"Of the living models' part {probe} is": [
             probe_share(d, alive_only=True) for d in shown.values()
         ],
@@ -35,30 +37,68 @@ def second_map_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             ends = dict.fromkeys((known[0], known[-1]))
             parts = [f"{number(100 * share)} % ({name})" for share, name in ends]
             sentences.append(f"{opening} {' to '.join(parts)}.")
+    return [*sentences, *_over_mu(shown), *_collapsed(shown)]
+
+
+def _over_mu(shown: dict[str, xr.Dataset]) -> list[str]:
+    """The probe's share at each mu: pooled, a mu whose test images are far from its own leads."""
+    parts = []
+    for mu in _levels(shown):
+        found = [probe_share(d.sel(mu=[mu])) for d in shown.values() if mu in d["mu"].values]
+        known = sorted(float(share.mean) for share in found if np.isfinite(share.mean))
+        if known:
+            ends = dict.fromkeys(number(100 * share) for share in (known[0], known[-1]))
+            parts.append(f"{' to '.join(ends)} % at μ = {mu:g}")
+    if len(parts) < 2:
+        return []
+    return [
+        (
+            "The sum over the map is led by the μ whose errors are largest, where the test images "
+            "are unlike the training images. Of the map at one μ the 3-epoch probe's own error is, "
+            f"over the readings, {', '.join(parts)}."
+        )
+    ]
+
+
+def _collapsed(shown: dict[str, xr.Dataset]) -> list[str]:
+    """How many models collapsed, and what those score."""
     dead = sum(int((d["status"] == "collapsed").sum()) for d in shown.values())
     size = sum(d["status"].size for d in shown.values())
     near = sum(at_the_mean_image(d) for d in shown.values())
-    sentences.append(
+    sentence = (
         f"{dead} of {size} models collapsed, and {near} of those score within "
         f"{100 * NEAR:.0f} % of the training images' mean, which takes no learning."
     )
-    return sentences
+    off = np.concatenate([_from_the_mean_image(d) for d in shown.values()] or [np.empty(0)])
+    off = off[np.abs(off) >= NEAR]
+    if off.size:
+        better, worse = int((off < 0).sum()), int((off > 0).sum())
+        sentence += (
+            f" Of the other {off.size} {better} score better and {worse} worse than it "
+            f"({_ends(100 * off)} %): their units vary too little to count as active, or their "
+            "decoder draws another image than the mean, and on a test grid far from the training "
+            "images that may score either way."
+        )
+    return [sentence]
+
+
+def _ends(values: Array) -> str:
+    return f"{number(float(values.min()))} to {number(float(values.max()))}"
+
+
+def _levels(shown: dict[str, xr.Dataset]) -> list[float]:
+    return sorted({float(mu) for dataset in shown.values() for mu in dataset["mu"].values})
 
 
 def second_map_table(arms: dict[str, xr.Dataset]) -> Rows:
     """A row for each reading: the three parts of the map's sum, and the collapsed models."""
-    rows = [
-        [
-            "arm",
-            "probe, % of the map",
-            "collapsed models, %",
-            "living decoders, %",
-            "probe, % of the living models' part",
-            "collapsed",
-            "at the mean image",
-        ]
-    ]
-    for name, dataset in readings(arms).items():
+    shown = readings(arms)
+    levels = _levels(shown)
+    head = ["arm", "probe, % of the map", "collapsed models, %", "living decoders, %"]
+    head += ["probe, % of the living models' part", "collapsed", "at the mean image"]
+    head += [f"probe, % of the map at μ = {mu:g}" for mu in levels]
+    rows = []
+    for name, dataset in shown.items():
         status = dataset["status"]
         rows.append(
             [
@@ -68,9 +108,13 @@ def second_map_table(arms: dict[str, xr.Dataset]) -> Rows:
                 spell(probe_share(dataset, alive_only=True), scale=100),
                 f"{int((status == 'collapsed').sum())} of {status.size}",
                 str(at_the_mean_image(dataset)),
+                *(
+                    spell(probe_share(dataset.sel(mu=dataset["mu"] == mu)), scale=100)
+                    for mu in levels
+                ),
             ]
         )
-    return rows if len(rows) > 1 else []
+    return [head, *rows] if rows else []
 
 
 def probe_share(dataset: xr.Dataset, *, alive_only: bool = False) -> Interval:
@@ -98,8 +142,14 @@ def _part(dataset: xr.Dataset, kind: str) -> Interval:
 
 def at_the_mean_image(dataset: xr.Dataset) -> int:
     """Count the collapsed models that score what the training images' mean scores."""
-    level = dataset["decode_mse"].sel(fit="exact") / dataset["decode_mse_constant"]
-    return int(((dataset["status"] == "collapsed") & (np.abs(level - 1) < NEAR)).sum())
+    return int((np.abs(_from_the_mean_image(dataset)) < NEAR).sum())
+
+
+def _from_the_mean_image(dataset: xr.Dataset) -> Array:
+    """What every collapsed model's exact decode MSE is above the mean image's, relative to it."""
+    level = dataset["decode_mse"].sel(fit="exact") / dataset["decode_mse_constant"] - 1
+    values = level.where(dataset["status"] == "collapsed").values.ravel()
+    return values[np.isfinite(values)]
 
 
 def _sum(values: xr.DataArray) -> xr.DataArray:
