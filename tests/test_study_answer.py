@@ -94,10 +94,24 @@ def test_the_second_maps_parts_are_its_sum() -> None:
         assert float(cells[column].split(" ")[0]) == pytest.approx(100 * part / whole, rel=5e-3)
     assert cells["probe, % of the living models' part"].startswith("75 ")
     assert (cells["collapsed"], cells["at the mean image"]) == ("36 of 72", "36")
+    for place, mu in enumerate(made["mu"].values):
+        level = float(made["decode_mse_constant"][place])
+        share = 3 * 0.06 / (3 * 0.08 + 3 * 1.04 * level)
+        found = cells[f"probe, % of the map at μ = {mu:g}"].split(" ")[0]
+        assert float(found) == pytest.approx(100 * share, rel=5e-3)
+        assert f"{found} % at μ = {mu:g}" in second_map.second_map_in_words(planted)[3]
     said = second_map.second_map_in_words(planted)
     for sentence, column in zip(said[:3], (*list(parts)[:2], head[4]), strict=True):
         assert sentence.endswith(f" {cells[column].split(' ')[0]} % ({name}).")
-    assert said[3].startswith("36 of 72 models collapsed, and 36 of those score within 5 %")
+    assert said[4].startswith("36 of 72 models collapsed, and 36 of those score within 5 %")
+    assert "The other" not in said[4]
+    # One whose picture at a code of zeros is none that it draws on average.
+    planted[name]["decode_mse"][3, 5, 0, 0] = 0.9 * made["decode_mse_constant"][3]
+    planted[name]["traversal"][3, 5] = 0.75
+    last = second_map.second_map_in_words(planted)[-1]
+    assert "and 35 of those score within 5 %" in last
+    assert "The other 1, at μ = 3, are off it by −10 to −10 %" in last
+    assert "an image of 0.75 on average (first seed), where the training images have 0.931" in last
 
 
 def recovered(value: float | list[float], **changes: object) -> xr.Dataset:

@@ -6,9 +6,11 @@ import numpy as np
 import xarray as xr
 
 from vaekit.report.cells import number
+from vaekit.results import settings
 from vaekit.study.claims import readings
 from vaekit.study.section import Rows, spell
-from vaekit.study.statistics import Array, Interval, interval
+from vaekit.study.statistics import Interval, interval
+from vaekit.theory import intensity_mean
 
 # A collapsed model's decode MSE this close to the mean image's is that image's.
 NEAR = 0.05
@@ -69,21 +71,42 @@ def _collapsed(shown: dict[str, xr.Dataset]) -> list[str]:
         f"{dead} of {size} models collapsed, and {near} of those score within "
         f"{100 * NEAR:.0f} % of the training images' mean, which takes no learning."
     )
-    off = np.concatenate([_from_the_mean_image(d) for d in shown.values()] or [np.empty(0)])
-    off = off[np.abs(off) >= NEAR]
+    others = [_unlike_the_mean_image(d) for d in shown.values()]
+    every = np.concatenate([values.values.ravel() for values in others])
+    off = every[np.isfinite(every)]
     if off.size:
-        better, worse = int((off < 0).sum()), int((off > 0).sum())
+        levels = sorted({mu for values in others for mu in _of_which_mu(values)})
         sentence += (
-            f" Of the other {off.size} {better} score better and {worse} worse than it "
-            f"({_ends(100 * off)} %): their units vary too little to count as active, or their "
-            "decoder draws another image than the mean, and on a test grid far from the training "
-            "images that may score either way."
+            f" The other {off.size}, at μ = {', '.join(f'{mu:g}' for mu in levels)}, are off it by "
+            f"{number(100 * float(off.min()))} to {number(100 * float(off.max()))} % (below 0 is "
+            f"the smaller error).{_at_code_zero(shown, others)}"
         )
     return [sentence]
 
 
-def _ends(values: Array) -> str:
-    return f"{number(float(values.min()))} to {number(float(values.max()))}"
+def _at_code_zero(shown: dict[str, xr.Dataset], others: list[xr.DataArray]) -> str:
+    """What collapsed decoders draw of a code of zeros, which need not be the mean image."""
+    drawn, mean = [], []
+    for dataset, values in zip(shown.values(), others, strict=True):
+        pictures = dataset["traversal"].sel(latent_value=0.0).mean(["latent", "row", "col"])
+        # Pictures are kept of the first seed alone.
+        level = pictures.where(np.isfinite(values.isel(seed=0, drop=True)))
+        config = settings(dataset)
+        own = xr.zeros_like(dataset["mu"]).copy(
+            data=intensity_mean(dataset["mu"].values, generator=config["generator"])
+        )
+        drawn.append(level.values.ravel())
+        mean.append(own.broadcast_like(level).where(np.isfinite(level)).values.ravel())
+    pixels = np.concatenate(drawn)
+    if not np.isfinite(pixels).any():
+        return ""
+    zero, images = (number(float(np.nanmean(part))) for part in (pixels, np.concatenate(mean)))
+    return (
+        f" At a code of zeros theirs is an image of {zero} on average (first seed), where the "
+        f"training images have {images}: a decoder is trained on samples of its code, over "
+        "which it draws the mean image on average, and not "
+        "at the one code that a probe gives it."
+    )
 
 
 def _levels(shown: dict[str, xr.Dataset]) -> list[float]:
@@ -142,14 +165,22 @@ def _part(dataset: xr.Dataset, kind: str) -> Interval:
 
 def at_the_mean_image(dataset: xr.Dataset) -> int:
     """Count the collapsed models that score what the training images' mean scores."""
-    return int((np.abs(_from_the_mean_image(dataset)) < NEAR).sum())
+    return int((np.abs(_above_the_mean_image(dataset)) < NEAR).sum())
 
 
-def _from_the_mean_image(dataset: xr.Dataset) -> Array:
-    """What every collapsed model's exact decode MSE is above the mean image's, relative to it."""
-    level = dataset["decode_mse"].sel(fit="exact") / dataset["decode_mse_constant"] - 1
-    values = level.where(dataset["status"] == "collapsed").values.ravel()
-    return values[np.isfinite(values)]
+def _above_the_mean_image(dataset: xr.Dataset) -> xr.DataArray:
+    """Exact decode MSE of collapsed models less the mean image's, over the latter; else NaN."""
+    level = dataset["decode_mse"].sel(fit="exact", drop=True) / dataset["decode_mse_constant"] - 1
+    return level.where(dataset["status"] == "collapsed")
+
+
+def _unlike_the_mean_image(dataset: xr.Dataset) -> xr.DataArray:
+    above = _above_the_mean_image(dataset)
+    return above.where(np.abs(above) >= NEAR)
+
+
+def _of_which_mu(values: xr.DataArray) -> list[float]:
+    return [float(mu) for mu in values["mu"].values if np.isfinite(values.sel(mu=mu).values).any()]
 
 
 def _sum(values: xr.DataArray) -> xr.DataArray:
