@@ -423,6 +423,23 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "evaluate.py::test_the_untrained_recover_less_the_more_the_data_are_biased",),
     ),
+    "selectivity-of-the-mean": Mutant(
+        "untrained networks are read by their mean where trained ones are by samples",
+        (
+            Edit(
+                _FRESH,
+                'if config.code == "sample":\n            ids',
+                'if config.code == "never":\n            ids',
+            ),
+        ),
+        (_T + "evaluate.py::test_the_untrained_are_read_by_samples_where_the_trained_are",),
+    ),
+    "selectivity-on-more-draws": Mutant(
+        "a trained model's probe is fitted on more draws than the untrained networks' it is "
+        "compared with",
+        (Edit(_FRESH, '("recovery_r2_few", BASELINE_DRAWS)', '("recovery_r2_few", 10**9)'),),
+        (_T + "evaluate.py::test_the_untrained_recover_less_the_more_the_data_are_biased",),
+    ),
     "bernoulli-boundary-at-the-gaussians": Mutant(
         "the Bernoulli boundary has the Fisher information of the decoder's variance",
         (

@@ -121,7 +121,8 @@ def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
 
     Returns:
         baseline_probe_mse and baseline_probe_r2 [baseline_seed, direction, fit] on the test grid,
-        and baseline_recovery_r2 [mu, baseline_seed] on fresh noisy draws, all latents counted.
+        and baseline_recovery_r2 [mu, baseline_seed] on the first fresh noisy draws, all latents
+        counted: as many as `recovery_r2_few` has of a trained model.
     """
     seeds = torch.arange(config.baseline_seeds, dtype=torch.int64, device=device)
     shape = (config.baseline_seeds, 2, 2)
@@ -135,7 +136,7 @@ def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
         truth = grid_truth(config).to(device)
         code = _grid_codes(vae, config, truth, seeds)
         _, mse, r2 = _probes(truth, code, seeds)
-        untrained = torch.stack([untrained_recovery(vae, config, mu) for mu in config.mu])
+        untrained = torch.stack([untrained_recovery(vae, config, mu, seeds) for mu in config.mu])
     return {
         "baseline_probe_mse": mse.cpu().numpy(),
         "baseline_probe_r2": r2.cpu().numpy(),
