@@ -388,6 +388,27 @@ MUTANTS: dict[str, Mutant] = {
             "test_ksg_gives_no_more_than_its_largest_and_is_not_believed_near_it",
         ),
     ),
+    "ksg-believed-in-any-dimension": Mutant(
+        "KSG is believed where its neighbours are no nearer than everything else",
+        (Edit("vaekit/estimators/__init__.py", "RESOLUTION = 2.5", "RESOLUTION = 1.0"),),
+        (_T + "estimators.py::test_ksg_is_not_believed_where_its_neighbours_are_none",),
+    ),
+    "gaussian-measure-of-noise": Mutant(
+        "the Gaussian measure shows F L / (2 N) nats between independent vectors",
+        (
+            Edit(
+                "vaekit/estimators/__init__.py",
+                "return shown - gaussian_bias",
+                "return shown - 0.0 * gaussian_bias",
+            ),
+        ),
+        (_T + "estimators.py::test_the_gaussian_measure_of_nothing_is_nothing_on_average",),
+    ),
+    "ceiling-of-a-narrow-channel": Mutant(
+        "noise counts as narrow beside intensities that spread by less",
+        (Edit("vaekit/theory/ceiling.py", "SMOOTH = 0.1", "SMOOTH = 10.0"),),
+        (_T + "theory.py::test_the_ceiling_far_out_on_the_sigmoid[8.0-0.0005]",),
+    ),
     "gap-of-noise-is-a-score": Mutant(
         "the information gap of noise counts, over a ceiling that is smaller than it",
         (Edit("vaekit/axis_scores.py", "MIG_ERRORS = 4.0", "MIG_ERRORS = 0.0"),),

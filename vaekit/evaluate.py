@@ -109,7 +109,8 @@ def names_of_columns(config: SweepConfig) -> Arrays:
     """
     found: Arrays = {}
     if config.estimators:
-        limits = [limit(name, config.evaluation_draws) for name in config.estimators]
+        columns = config.factors + config.latents
+        limits = [limit(name, config.evaluation_draws, columns) for name in config.estimators]
         found |= {"estimator": np.array(config.estimators), "information_limit": np.array(limits)}
     if config.axis_scores:
         found["axis_metric"] = np.array(labels(config.axis_scores))
