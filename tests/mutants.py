@@ -516,6 +516,83 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
     ),
+    "step-sums-over-samples": Mutant(
+        "the written-out step sums the reconstruction's gradient over the batch",
+        (
+            Edit(
+                "vaekit/step.py",
+                "scale = 1.0 / (variance * batch)",
+                "scale = 1.0 / variance",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-sums-the-kls-gradient": Mutant(
+        "the written-out step sums the KL's gradient over the batch",
+        (
+            Edit(
+                "vaekit/step.py",
+                "weight = (beta / mean.shape[1])[",
+                "weight = (1.0 * beta)[",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-without-beta": Mutant(
+        "the written-out step trains every model at beta = 1",
+        (
+            Edit(
+                "vaekit/step.py",
+                "weight = (beta / mean.shape[1])[",
+                "weight = (beta**0 / mean.shape[1])[",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-without-the-decoders-variance": Mutant(
+        "the written-out step has a decoder variance of 1, whatever is asked for",
+        (
+            Edit(
+                "vaekit/step.py",
+                'variance = 1.0 if config.likelihood == "bernoulli" else config.decoder_variance',
+                "variance = 1.0",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[decoder-variance]",),
+    ),
+    "step-averages-pixels": Mutant(
+        "the written-out step averages the reconstruction over pixels",
+        (
+            Edit(
+                "vaekit/step.py",
+                "scale = 1.0 / (variance * batch)",
+                "scale = 1.0 / (variance * batch * pixels)",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-halves-the-kl": Mutant(
+        "the written-out step reports half of the analytic KL",
+        (
+            Edit(
+                "vaekit/step.py",
+                "kl = 0.5 * (mean.square() + excess",
+                "kl = 0.25 * (mean.square() + excess",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-halves-the-sampled-kl": Mutant(
+        "the written-out step reports half of the one-sample KL",
+        (
+            Edit(
+                "vaekit/step.py",
+                "kl = 0.5 * (z.square()",
+                "kl = 0.25 * (z.square()",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[sampled-kl]",),
+    ),
     "adam-never-counts": Mutant(
         "Adam's bias correction is that of the first step for ever",
         (Edit("vaekit/adam.py", "        state.steps.add_(1)\n", ""),),
@@ -655,6 +732,17 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         (_T + "study_answer.py::test_a_cell_that_diverged_is_in_no_paired_change",),
+    ),
+    "curves-of-what-diverged": Mutant(
+        "the windows of a diverged seed are averaged into the training curves",
+        (
+            Edit(
+                "vaekit/figures/curves.py",
+                "curves = converged(chosen, chosen[name]).transpose",
+                "curves = chosen[name].transpose",
+            ),
+        ),
+        (_T + "figures.py::test_lines_leave_out_what_diverged_and_say_so",),
     ),
     "one-seed-concludes": Mutant(
         "a study of one seed draws a conclusion on the inverse relation",

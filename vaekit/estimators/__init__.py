@@ -36,8 +36,8 @@ MARGIN = 1.0
 # A search for neighbours is quadratic in many dimensions, and more rows would help it little.
 KSG_ROWS = 4096
 # (N / k)^(1 / columns), how many neighbourhoods lie side by side: in each of them KSG takes the
-# density for constant. On Gaussian pairs with a nat each it misses 4 % at 4.3, 16 % at 2.6, 29 % at 2.1 and 68 %
-# at 1.4, which is 9 pairs and 1,024 draws.
+# density for constant. On Gaussian pairs with a nat each it misses 4 % at 4.3, 16 % at 2.6, 29 % at
+# 2.1 and 68 % at 1.4, which is 9 pairs and 1,024 draws.
 RESOLUTION = 2.5
 
 
