@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vaekit.journal import FOLDER
 from vaekit.study import arms, boundary, page, run
 from vaekit.study.statistics import agreement, boundary_steps, bounded, interval, trend
 
+COMMIT = ("commit", "-q", "--allow-empty", "-m", "first")
 TINY = {
     "mu": (0.0, 2.0),
     "beta": (0.5, 8.0),
@@ -197,6 +199,41 @@ def test_the_command_runs_resumes_and_reports(
     assert [line for line in after.splitlines() if " s of " not in line] == [
         line for line in before.splitlines() if " s of " not in line
     ]
+
+
+def test_a_report_says_how_its_arms_were_made(tmp_path: Path) -> None:
+    for name in ("linear", "matched-mu-2", "untrained"):
+        study_of(tmp_path, name)
+    page.write_study_report(tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert (
+        "- 2 arms (matched-mu-2, linear): 9 latents, 64 hidden units, 1,200 steps of 64 images at "
+        "a learning rate of 0.002, seeds 0, 1, β 0.5, 1, 2, 4, 8, 12; "
+    ) in summary
+    assert "- untrained: 9 latents, 256 and 128 hidden units, 20 networks that were" in summary
+    assert "those of two are not alike" in summary
+    assert "Made by `vaekit sweep --config synthetic.toml` at commit unknown, 2026-01-01" in summary
+    (tmp_path / run.STUDY_FILE).write_text(
+        'study = "post-audit"\npreset = "reduced"\ncommand = "made"\ncommit = "abc, def"\n', "utf-8"
+    )
+    page.write_study_report(tmp_path)
+    for file in ("summary.md", "report.html"):
+        assert "`made` at commit abc, def, 2026-01-01" in (tmp_path / file).read_text("utf-8")
+
+
+def test_the_commit_is_that_of_our_own_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", *COMMIT]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))
+    # Installed within a checkout of something else.
+    assert run.checked_out() == ""
+    (tmp_path / "run.py").write_text("", "utf-8")
+    subprocess.run(["git", "add", "run.py"], cwd=tmp_path, check=True)
+    assert run.checked_out().endswith("-dirty")
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "nowhere" / "run.py"))
+    assert run.checked_out() == ""
 
 
 @pytest.mark.usefixtures("tiny")

@@ -54,7 +54,7 @@ def test_the_boundarys_table_and_figure_say_the_same() -> None:
     assert row == [name, "−0.75 [−1 to −0.5]", "62.5", "8", "0"]
     assert len(head) == len(row)
     drawn = figures.boundary({name: mixed}).axes[0]
-    assert [text.get_text() for text in drawn.texts] == ["62.5 % of columns within one step"]
+    assert [text.get_text() for text in drawn.texts] == ["62.5 % of 8 columns within one step"]
 
 
 def test_the_probes_share_follows_the_data() -> None:

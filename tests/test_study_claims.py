@@ -191,8 +191,16 @@ def test_a_map_of_collapsed_models_is_called_one() -> None:
     assert [verdict.word for verdict in found] == ["holds", "too few living"]
     enough = few.assign(status=few["status"].where(made["beta"] > 0.5, "ok"))
     assert judged(enough, claims.CLAIMS[3], score) == "holds"
+    # What is always so is so where there is anything to say.
+    (holds,) = (
+        verdict
+        for verdict in claims.verdicts({"warmup-analytic-0.25": enough})
+        if (verdict.claim, verdict.score) == (claims.CLAIMS[3], score)
+    )
+    both = answer.claims_in_words([found[1], holds])[0]
+    assert both.endswith(f"; always with “{score}”, where enough models live.")
     sentence = answer.claims_in_words([found[1]])[0]
-    assert sentence.endswith("open, too few models living in all 1 readings.")
+    assert sentence.endswith("open for too few living models in all 1 readings.")
 
 
 @pytest.mark.parametrize(("r2", "said"), [(0.6, True), (0.05, False)])

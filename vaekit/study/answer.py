@@ -21,7 +21,7 @@ from vaekit.study.section import Section
 SILENT = {
     "one seed": "without an interval (one seed)",
     "one average": "without a range (too few networks)",
-    "too few living": "open, too few models living",
+    "too few living": "open for too few living models",
 }
 
 
@@ -91,8 +91,9 @@ def claims_in_words(judged: list[Verdict]) -> list[str]:
         scores = dict.fromkeys(verdict.score for verdict in of_claim)
         always = [s for s in scores if _always(of_claim, s, "holds")]
         never = [s for s in scores if _always(of_claim, s, "reversed", "fails")]
-        parts = [f"; always with {_listed(always, scores)}"] if always else []
-        parts += [f"; never with {_listed(never, scores)}"] if never else []
+        enough = ", where enough models live" if any(v.few for v in of_claim) else ""
+        parts = [f"; always with {_listed(always, scores)}{enough}"] if always else []
+        parts += [f"; never with {_listed(never, scores)}{enough}"] if never else []
         sentences.append(f"{opening}: of {len(words)} readings: {counts}{''.join(parts)}.")
     return sentences
 
@@ -108,7 +109,8 @@ def _listed(chosen: list[str], scores: Iterable[str]) -> str:
 
 
 def _always(judged: list[Verdict], score: str, *words: str) -> bool:
-    return all(verdict.word in words for verdict in judged if verdict.score == score)
+    of_score = [verdict.word for verdict in judged if verdict.score == score and not verdict.few]
+    return bool(of_score) and all(word in words for word in of_score)
 
 
 def losses_in_words(arms: dict[str, xr.Dataset]) -> list[str]:

@@ -56,7 +56,7 @@ def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
 def _expected(dataset: xr.Dataset) -> list[str]:
     """How often the warm-up arm's boundary is where theory has it."""
     chosen = dataset.sel(mu=[mu for mu in BOUNDARY_MU if mu in dataset["mu"].values])
-    steps = _decided(chosen)
+    steps = decided(chosen)
     known, unknown = np.isfinite(steps), int(bounded(chosen).sum())
     if not known.any():
         return []
@@ -87,7 +87,7 @@ def boundary_table(arms: dict[str, xr.Dataset]) -> Rows:
                     name,
                     spell(_distance(dataset)),
                     _percent(within_a_step(dataset)),
-                    str(int(np.isfinite(_decided(dataset)).sum())),
+                    str(int(np.isfinite(decided(dataset)).sum())),
                     str(int(bounded(dataset).sum())),
                 ]
             )
@@ -101,12 +101,12 @@ def within_a_step(dataset: xr.Dataset) -> float:
 
     Columns whose boundary lies off the grid, and may lie nearer or farther, are left out.
     """
-    steps = _decided(dataset)
+    steps = decided(dataset)
     known = steps[np.isfinite(steps)]
     return float((np.abs(known) <= 1).mean()) if known.size else float("nan")
 
 
-def _decided(dataset: xr.Dataset) -> Array:
+def decided(dataset: xr.Dataset) -> Array:
     """The steps from critical_beta where they say whether a column lies within one, else NaN."""
     return np.where(bounded(dataset), np.nan, boundary_steps(dataset))
 

@@ -21,7 +21,7 @@ from vaekit.figures.style import (
 from vaekit.report.cells import number
 from vaekit.study.arms import REFERENCE
 from vaekit.study.bias import living, optimum_r2, seed_means, together
-from vaekit.study.boundary import within_a_step
+from vaekit.study.boundary import decided, within_a_step
 from vaekit.study.claims import Verdict, readings
 from vaekit.study.statistics import interval
 
@@ -30,10 +30,11 @@ WORDS = {
     "reversed": ACCENT,
     "fails": ACCENT,
     "open": BLANK,
-    "too few living": "#f6f7f9",
+    "too few living": "white",
     "one seed": "white",
     "one average": "white",
 }
+HATCHES = {"too few living": "////"}
 
 
 def boundary(arms: dict[str, xr.Dataset]) -> Figure:
@@ -68,7 +69,8 @@ def boundary(arms: dict[str, xr.Dataset]) -> Figure:
             ax.set_xlabel("μ")
             ax.set_ylabel("β")
             share = within_a_step(dataset)
-            text = f"{number(100 * share)} % of columns within one step"
+            many = int(np.isfinite(decided(dataset)).sum())
+            text = f"{number(100 * share)} % of {many} columns within one step"
             heading(ax, name, text if np.isfinite(share) else "")
         made.colorbar(drawn, ax=list(axes), label="active units (mean over seeds)", shrink=0.6)
     return made
@@ -94,7 +96,13 @@ def verdict_map(judged: list[Verdict]) -> Figure:
             x, y = names.index(verdict.arm), places[verdict.claim, verdict.score]
             ax.add_patch(
                 matplotlib.patches.Rectangle(
-                    (x - 0.47, y - 0.45), 0.94, 0.9, color=WORDS[verdict.word], linewidth=0
+                    (x - 0.47, y - 0.45),
+                    0.94,
+                    0.9,
+                    facecolor=WORDS[verdict.word],
+                    hatch=HATCHES.get(verdict.word),
+                    hatchcolor=BLANK,
+                    linewidth=0,
                 )
             )
             colour = INK if verdict.word not in ("holds", "reversed") else "white"
@@ -111,7 +119,9 @@ def verdict_map(judged: list[Verdict]) -> Figure:
         for spine in ax.spines.values():
             spine.set_visible(False)
         key = [
-            matplotlib.patches.Patch(facecolor=WORDS[word], edgecolor=MUTED, label=word)
+            matplotlib.patches.Patch(
+                facecolor=WORDS[word], edgecolor=MUTED, hatch=HATCHES.get(word), label=word
+            )
             for word in dict.fromkeys(verdict.word for verdict in judged)
         ]
         made.legend(handles=key, loc="outside lower left", ncols=4, fontsize=9.5)
@@ -205,6 +215,7 @@ def probe_error(arms: dict[str, xr.Dataset]) -> Figure:
         heading(
             ax,
             "The second heat map's probe",
+            "compare the two dots of an arm, not arms: each is over its own living cells\n"
             "bars: bootstrap intervals over seeds, which move both values of an arm together",
         )
     return made

@@ -58,7 +58,9 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             f"{name}: over all cells the first map (truth → code, 3 epochs) and the second have a "
             f"rank correlation of {as_it_is}; with the first map's error divided by the code's "
             f"variance (1 − R²) of {over}; with the probe turned round (code → truth) of {turned}. "
-            f"The first map's own with the code's variance is {spell(variance)}."
+            "The first map's error has a rank correlation of "
+            f"{spell(variance)} with the variance of the code that it predicts: above 0 it is small "
+            "where the code is small."
         ),
     ]
     every = {label: _words(shown, label) for label in MAPS}
@@ -73,6 +75,18 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         f"{every[TURNED].count('reversed')} with the probe turned round; the same way in "
         f"{same[0]}, {same[1]} and {same[2]}; the others are open, or nearer to 0 than {NOTHING}."
     )
+    alive = _words(shown, RAW, alive_only=True)
+    if alive:
+        opposite = alive.count("reversed")
+        sentences.append(
+            f"Among living models alone, the error as it is, the maps run opposite ways in "
+            f"{opposite} of the {len(alive)} readings that have at least {FEW} of them a seed"
+            + (
+                ": what makes the inverse relation is not collapse alone."
+                if opposite > len(alive) / 2
+                else "."
+            )
+        )
     return [*sentences, _conclusion(every, _words(shown, SCALED, alive_only=True))]
 
 

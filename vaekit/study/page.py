@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import json
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -17,11 +18,12 @@ from vaekit.figures import save_figure
 from vaekit.figures.style import objective_note
 from vaekit.files import write_whole
 from vaekit.report.cells import number
+from vaekit.results import settings
 from vaekit.study import figures
 from vaekit.study.answer import answer
 from vaekit.study.arms import Study
 from vaekit.study.claims import FEW, NOTHING, Verdict, readings, verdicts
-from vaekit.study.run import open_study
+from vaekit.study.run import made_by, open_study
 from vaekit.study.section import Rows, Section
 from vaekit.study.statistics import interval
 
@@ -40,6 +42,15 @@ STATISTICS = (
     f"{FEW} a seed live, a verdict on the maps is “too few living” and counts as open: such a map "
     "shows what collapsed models score. For the untrained networks low and high are the least and "
     "the largest average of three of them."
+)
+NAMES = (
+    "An arm's name is schedule-KL-decoder variance; matched-mu arms are at the signal-to-noise "
+    "ratio of μ = 0, and linear is the linear grid."
+)
+PAIRS = (
+    "Differences are taken within a seed. Models of one seed, μ and β share their initial weights, "
+    "images and noise in every arm; models of two μ share the initial weights and the latent noise "
+    "alone, because images and their noise are drawn anew for every μ."
 )
 # What a figure shows, for those who do not see it.
 ALTERNATIVES = {
@@ -79,7 +90,7 @@ def write_study_report(directory: Path | str) -> tuple[Path, list[str]]:
     for name, made in drawn.items():
         save_figure(made, directory / "figures" / f"{name}.png")
     missing = [arm.name for arm in study.arms if arm.name not in arms]
-    facts = _facts(study, arms, missing)
+    facts = _facts(study, arms, missing, made_by(directory))
     write_whole(directory / "verdicts.csv", _table(_verdict_rows(judged, _raw)))
     write_whole(directory / "cells.csv", _table(_cell_rows(arms)))
     write_whole(directory / "summary.md", _markdown(study, facts, sections, judged))
@@ -101,23 +112,75 @@ def write_study_report(directory: Path | str) -> tuple[Path, list[str]]:
     return directory / "report.html", [line for section in sections for line in section.sentences]
 
 
-def _facts(study: Study, arms: dict[str, xr.Dataset], missing: list[str]) -> list[str]:
+def _facts(
+    study: Study, arms: dict[str, xr.Dataset], missing: list[str], made: dict[str, str]
+) -> list[str]:
     """How the study was made, as sentences."""
     first = next(iter(arms.values()))
     seconds = sum(float(dataset.attrs["seconds_total"]) for dataset in arms.values())
     seeds = first.sizes["seed"]
-    many = "seed" if seeds == 1 else "seeds"
-    mu = ", ".join(f"{value:g}" for value in first["mu"].values)
-    beta = ", ".join(f"{value:g}" for value in first["beta"].values)
     missed = f"; still to run: {', '.join(missing)}." if missing else "."
+    dates = sorted(dataset.attrs["created"][:10] for dataset in arms.values())
+    versions = sorted({_versions(dataset) for dataset in arms.values()})
+    made_at = (
+        f"Made by `{made['command'] or first.attrs['command']}` at commit "
+        f"{made['commit'] or 'unknown'}, {' to '.join(dict.fromkeys((dates[0], dates[-1])))}, "
+        f"with {'; '.join(versions)}."
+    )
     return [
         f"{len(arms)} of {len(study.arms)} arms{missed}",
-        f"{seeds} {many} an arm, the same in all; μ {mu}; β {beta}.",
+        made_at,
         f"{seconds:,.0f} s of training and measuring on {first.attrs['device']}.",
-        "An arm's name is schedule-KL-decoder variance.",
+        *_setups(arms),
+        NAMES,
+        PAIRS,
         _what_an_interval_means(seeds),
         STATISTICS,
     ]
+
+
+def _versions(dataset: xr.Dataset) -> str:
+    return ", ".join(
+        f"{name} {version}"
+        for name, version in json.loads(dataset.attrs["versions"]).items()
+        if name != "platform"
+    )
+
+
+def _setups(arms: dict[str, xr.Dataset]) -> list[str]:
+    """A sentence for each network and way of training, with the arms that have it."""
+    groups: dict[str, list[str]] = {}
+    for name, dataset in arms.items():
+        groups.setdefault(_setup(dataset), []).append(name)
+    sentences = []
+    for words, names in groups.items():
+        several = f"{len(names)} arms ({', '.join(names)})" if len(names) > 1 else names[0]
+        mus: dict[str, list[str]] = {}
+        for name in names:
+            mus.setdefault(", ".join(f"{mu:g}" for mu in arms[name]["mu"].values), []).append(name)
+        most = max(mus, key=lambda mu: len(mus[mu]))
+        others = [f"{name} μ {mu}" for mu, has in mus.items() if mu != most for name in has]
+        sentences.append(
+            f"{several}: {words}; μ {most}{', but ' + ', '.join(others) if others else ''}."
+        )
+    if len(groups) > 1:
+        sentences.append("Arms of one of these lines may be compared; those of two are not alike.")
+    return sentences
+
+
+def _setup(dataset: xr.Dataset) -> str:
+    """Network and training of an arm, in words."""
+    config = settings(dataset)
+    hidden = " and ".join(str(width) for width in config["hidden"]) or "no"
+    network = f"{config['latents']} latents, {hidden} hidden units"
+    if config["steps"] <= 1:
+        return f"{network}, {config['baseline_seeds']} networks that were not trained"
+    seeds = ", ".join(str(seed) for seed in dataset["seed"].values)
+    beta = ", ".join(f"{value:g}" for value in dataset["beta"].values)
+    return (
+        f"{network}, {config['steps']:,} steps of {config['batch']} images at a learning rate of "
+        f"{config['learning_rate']:g}, seeds {seeds}, β {beta}"
+    )
 
 
 def _what_an_interval_means(seeds: int) -> str:
