@@ -292,12 +292,12 @@ def study_of(directory: Path, name: str) -> Path:
     return directory
 
 
+GAP = [f"minus {page.FIXED_ARM}{end}" for end in ("", ", low", ", high")]
+
+
 def table(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
-        head, *body = csv.reader(file)
-    # The paired difference's ends have the names of the mean's.
-    names = [*head[:-2], "gap low", "gap high"] if head[-1] == "high" else head
-    return [dict(zip(names, row, strict=True)) for row in body]
+        return list(csv.DictReader(file))
 
 
 def test_the_cells_file_holds_means_differences_and_how_models_ended(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_the_cells_file_holds_means_differences_and_how_models_ended(tmp_path: P
     row = rows["warmup-sample-0.5", "0", "0.5", "recovery_r2"]
     assert [float(row[name]) for name in ("mean", "low", "high")] == [0.625, 0.5, 0.75]
     gap = np.array([0.75, 0.5]) - base["recovery_r2"].values[0, 0]
-    found = [float(row[name]) for name in (f"minus {page.FIXED_ARM}", "gap low", "gap high")]
+    found = [float(row[name]) for name in GAP]
     assert found == pytest.approx([gap.mean(), gap.min(), gap.max()], rel=1e-4)
     assert (row["seeds"], row["collapsed"], row["diverged"]) == ("2", "0", "0")
     turned = rows["warmup-sample-0.5", "0", "0.5", "probe_mse code_to_truth exact"]

@@ -59,8 +59,8 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             f"rank correlation of {as_it_is}; with the first map's error divided by the code's "
             f"variance (1 − R²) of {over}; with the probe turned round (code → truth) of {turned}. "
             "The first map's error has a rank correlation of "
-            f"{spell(variance)} with the variance of the code that it predicts: above 0 it is small "
-            "where the code is small."
+            f"{spell(variance)} with the variance of the code that it predicts: above 0 it is "
+            "small where the code is small."
         ),
     ]
     every = {label: _words(shown, label) for label in MAPS}

@@ -235,7 +235,12 @@ def _raw(value: float) -> str:
 def _cell_rows(arms: dict[str, xr.Dataset]) -> Rows:
     """Every cell's mean and interval, and its paired difference from the fixed analytic arm."""
     rows = [["arm", "decoder", "mu", "beta", "seeds", "collapsed", "diverged", "measure"]]
-    rows[0] += ["mean", "low", "high", f"minus {FIXED_ARM}", "low", "high"]
+    rows[0] += [
+        "mean",
+        "low",
+        "high",
+        *(f"minus {FIXED_ARM}{end}" for end in ("", ", low", ", high")),
+    ]
     base = _measures(arms[FIXED_ARM]) if FIXED_ARM in arms else {}
     for name, dataset in arms.items():
         paired = name in readings(arms)
