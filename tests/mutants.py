@@ -379,8 +379,8 @@ MUTANTS: dict[str, Mutant] = {
         (
             Edit(
                 "vaekit/estimators/__init__.py",
-                "largest(min(rows, KSG_ROWS))",
-                "MARGIN + largest(min(rows, KSG_ROWS))",
+                "largest(near)",
+                "MARGIN + largest(near)",
             ),
         ),
         (
