@@ -379,14 +379,35 @@ MUTANTS: dict[str, Mutant] = {
         (
             Edit(
                 "vaekit/estimators/__init__.py",
-                "largest(min(rows, KSG_ROWS))",
-                "MARGIN + largest(min(rows, KSG_ROWS))",
+                "largest(near)",
+                "MARGIN + largest(near)",
             ),
         ),
         (
             _T + "estimators.py::"
             "test_ksg_gives_no_more_than_its_largest_and_is_not_believed_near_it",
         ),
+    ),
+    "ksg-believed-in-any-dimension": Mutant(
+        "KSG is believed where its neighbours are no nearer than everything else",
+        (Edit("vaekit/estimators/__init__.py", "RESOLUTION = 2.5", "RESOLUTION = 1.0"),),
+        (_T + "estimators.py::test_ksg_is_not_believed_where_its_neighbours_are_none",),
+    ),
+    "gaussian-measure-of-noise": Mutant(
+        "the Gaussian measure shows F L / (2 N) nats between independent vectors",
+        (
+            Edit(
+                "vaekit/estimators/__init__.py",
+                "return shown - gaussian_bias",
+                "return shown - 0.0 * gaussian_bias",
+            ),
+        ),
+        (_T + "estimators.py::test_the_gaussian_measure_of_nothing_is_nothing_on_average",),
+    ),
+    "ceiling-of-a-narrow-channel": Mutant(
+        "noise counts as narrow beside intensities that spread by less",
+        (Edit("vaekit/theory/ceiling.py", "SMOOTH = 0.1", "SMOOTH = 10.0"),),
+        (_T + "theory.py::test_the_ceiling_far_out_on_the_sigmoid[8.0-0.0005]",),
     ),
     "gap-of-noise-is-a-score": Mutant(
         "the information gap of noise counts, over a ceiling that is smaller than it",
@@ -421,6 +442,23 @@ MUTANTS: dict[str, Mutant] = {
                 "stream = torch.tensor([0.0 * mu], device=device)",
             ),
         ),
+        (_T + "evaluate.py::test_the_untrained_recover_less_the_more_the_data_are_biased",),
+    ),
+    "selectivity-of-the-mean": Mutant(
+        "untrained networks are read by their mean where trained ones are by samples",
+        (
+            Edit(
+                _FRESH,
+                'if config.code == "sample":\n            ids',
+                'if config.code == "never":\n            ids',
+            ),
+        ),
+        (_T + "evaluate.py::test_the_untrained_are_read_by_samples_where_the_trained_are",),
+    ),
+    "selectivity-on-more-draws": Mutant(
+        "a trained model's probe is fitted on more draws than the untrained networks' it is "
+        "compared with",
+        (Edit(_FRESH, '("recovery_r2_few", BASELINE_DRAWS)', '("recovery_r2_few", 10**9)'),),
         (_T + "evaluate.py::test_the_untrained_recover_less_the_more_the_data_are_biased",),
     ),
     "bernoulli-boundary-at-the-gaussians": Mutant(
@@ -477,6 +515,83 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
+    ),
+    "step-sums-over-samples": Mutant(
+        "the written-out step sums the reconstruction's gradient over the batch",
+        (
+            Edit(
+                "vaekit/step.py",
+                "scale = 1.0 / (variance * batch)",
+                "scale = 1.0 / variance",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-sums-the-kls-gradient": Mutant(
+        "the written-out step sums the KL's gradient over the batch",
+        (
+            Edit(
+                "vaekit/step.py",
+                "weight = (beta / mean.shape[1])[",
+                "weight = (1.0 * beta)[",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-without-beta": Mutant(
+        "the written-out step trains every model at beta = 1",
+        (
+            Edit(
+                "vaekit/step.py",
+                "weight = (beta / mean.shape[1])[",
+                "weight = (beta**0 / mean.shape[1])[",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-without-the-decoders-variance": Mutant(
+        "the written-out step has a decoder variance of 1, whatever is asked for",
+        (
+            Edit(
+                "vaekit/step.py",
+                'variance = 1.0 if config.likelihood == "bernoulli" else config.decoder_variance',
+                "variance = 1.0",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[decoder-variance]",),
+    ),
+    "step-averages-pixels": Mutant(
+        "the written-out step averages the reconstruction over pixels",
+        (
+            Edit(
+                "vaekit/step.py",
+                "scale = 1.0 / (variance * batch)",
+                "scale = 1.0 / (variance * batch * pixels)",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-halves-the-kl": Mutant(
+        "the written-out step reports half of the analytic KL",
+        (
+            Edit(
+                "vaekit/step.py",
+                "kl = 0.5 * (mean.square() + excess",
+                "kl = 0.25 * (mean.square() + excess",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+    ),
+    "step-halves-the-sampled-kl": Mutant(
+        "the written-out step reports half of the one-sample KL",
+        (
+            Edit(
+                "vaekit/step.py",
+                "kl = 0.5 * (z.square()",
+                "kl = 0.25 * (z.square()",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[sampled-kl]",),
     ),
     "adam-never-counts": Mutant(
         "Adam's bias correction is that of the first step for ever",
@@ -618,6 +733,17 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "study_answer.py::test_a_cell_that_diverged_is_in_no_paired_change",),
     ),
+    "curves-of-what-diverged": Mutant(
+        "the windows of a diverged seed are averaged into the training curves",
+        (
+            Edit(
+                "vaekit/figures/curves.py",
+                "curves = converged(chosen, chosen[name]).transpose",
+                "curves = chosen[name].transpose",
+            ),
+        ),
+        (_T + "figures.py::test_lines_leave_out_what_diverged_and_say_so",),
+    ),
     "one-seed-concludes": Mutant(
         "a study of one seed draws a conclusion on the inverse relation",
         (Edit(_STUDY + "inverse.py", 'if "one seed" in every[RAW]:', "if False:"),),
@@ -643,6 +769,93 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         (_T + "study_answer.py::test_what_collapsed_below_the_boundary_is_said_to_be_trainings",),
+    ),
+    "dead-models-speak-of-bias": Mutant(
+        "what collapsed counts in how far recovery falls with mu",
+        (
+            Edit(
+                _STUDY + "bias.py",
+                'kept = dataset["recovery_r2"].where(dataset["status"] == "ok")',
+                'kept = dataset["recovery_r2"].where(dataset["status"] != "diverged")',
+            ),
+        ),
+        (_T + "study_answer.py::test_dead_models_are_in_no_mean_of_bias_or_noise",),
+    ),
+    "bound-within-a-step-agrees": Mutant(
+        "a column that is dead at every beta lies within one step of where theory kills the second",
+        (
+            Edit(
+                _STUDY + "boundary.py",
+                "np.where(bounded(dataset), np.nan, boundary_steps(dataset))",
+                "boundary_steps(dataset)",
+            ),
+        ),
+        (_T + "study.py::test_a_bound_within_a_step_is_no_boundary_within_a_step",),
+    ),
+    "map-of-collapsed-models-concludes": Mutant(
+        "a map in which next to no model lives decides a claim on recovery",
+        (Edit(_STUDY + "claims.py", 'few = living < FEW * dataset.sizes["seed"]', "few = False"),),
+        (_T + "study_claims.py::test_a_map_of_collapsed_models_is_called_one",),
+    ),
+    "residue-decides": Mutant(
+        "ranks that cancel but for rounding reverse a claim",
+        (Edit(_STUDY + "claims.py", "PLACES = 9", "PLACES = 99"),),
+        (_T + "study_claims.py::test_a_statistic_that_is_nothing_but_residue_is_open",),
+    ),
+    "next-to-nothing-is-a-correlation": Mutant(
+        "a rank correlation of 0.05 is a verdict",
+        (Edit(_STUDY + "claims.py", "NOTHING = 0.1", "NOTHING = 0.0"),),
+        (
+            _T + "study_claims.py::test_a_statistic_that_is_nothing_but_residue_is_open",
+            _T + "study_answer.py::test_a_correlation_next_to_nothing_is_open",
+        ),
+    ),
+    "diverged-seed-has-no-trend": Mutant(
+        "a seed whose models all diverged enters a statistic as 0",
+        (
+            Edit(
+                _STUDY + "statistics.py",
+                'if known.sum() < 2:\n        return float("nan")',
+                "if known.sum() < 2:\n        return 0.0",
+            ),
+        ),
+        (
+            _T + "study.py::test_what_has_fewer_than_two_cells_agrees_with_nothing",
+            _T + "study_claims.py::test_a_seed_whose_models_all_diverged_is_left_out",
+        ),
+    ),
+    "cells-of-other-seeds": Mutant(
+        "the difference between two arms in cells.csv is taken between different seeds",
+        (
+            Edit(
+                _STUDY + "page.py",
+                "interval((values - base[measure]).values)",
+                "interval(values.values - base[measure].values[..., ::-1])",
+            ),
+        ),
+        (_T + "study.py::test_the_cells_file_holds_means_differences_and_how_models_ended",),
+    ),
+    "cells-interval-upside-down": Mutant(
+        "the ends of the intervals in cells.csv have changed places",
+        (
+            Edit(
+                _STUDY + "page.py",
+                "ends = [found.mean[i, k], found.low[i, k], found.high[i, k]]",
+                "ends = [found.mean[i, k], found.high[i, k], found.low[i, k]]",
+            ),
+        ),
+        (_T + "study.py::test_the_cells_file_holds_means_differences_and_how_models_ended",),
+    ),
+    "cells-hide-what-diverged": Mutant(
+        "cells.csv averages a model that diverged",
+        (
+            Edit(
+                _STUDY + "page.py",
+                'alive = dataset["status"] != "diverged"',
+                'alive = dataset["status"] != "no such status"',
+            ),
+        ),
+        (_T + "study.py::test_the_cells_file_holds_means_differences_and_how_models_ended",),
     ),
 }
 

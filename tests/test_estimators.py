@@ -10,7 +10,15 @@ import pytest
 import torch
 from scipy import special
 
-from vaekit.estimators import ESTIMATORS, Estimate, Estimator, critic, estimate
+from vaekit.estimators import (
+    ESTIMATORS,
+    Estimate,
+    Estimator,
+    critic,
+    estimate,
+    gaussian_bias,
+    limit,
+)
 from vaekit.estimators.channels import (
     Channel,
     fold_channel,
@@ -114,11 +122,41 @@ def test_more_than_the_draws_support_says_so() -> None:
     bold = found("mine", known("ten nats"), rows=1024)
     assert bold.nats.max() > bold.limit == math.log(256) - 1
     assert not bold.supported.all()
-    ksg_limit = found("ksg", known("ten nats"), rows=1024).limit
+    ksg_limit = found("ksg", known("a nat"), rows=1024).limit
     assert ksg_limit == pytest.approx(largest(1024) - 1) == pytest.approx(4.675, abs=1e-3)
     assert found("gaussian", known("ten nats"), rows=1024).limit == math.inf
     edge = Estimate(torch.tensor([2.9, 3.1]), limit=3.0)
     assert edge.supported.tolist() == [True, False]
+
+
+def test_ksg_is_not_believed_where_its_neighbours_are_none() -> None:
+    """Nine pairs in 1,024 draws: a third of ten nats is shown, and far less than the largest."""
+    shy = found("ksg", known("ten nats"), rows=1024)
+    assert shy.nats.max() < 4.0 < largest(1024) - 1
+    assert shy.limit == 0.0 and not shy.supported.any()
+    assert limit("ksg", 1024, 4) == limit("ksg", 1024, 2) > 4.0
+    # More draws than a search takes are no help to it.
+    assert limit("ksg", 10**6, 9) == 0.0
+
+
+def test_the_gaussian_measure_of_nothing_is_nothing_on_average() -> None:
+    """Nine independent pairs, 200 draws: about 81 / 400 nats before the bias is taken off.
+
+    2 N I' is chi-squared of 81 degrees, so an estimate's deviation is sqrt(2 81) / 400 = 0.032.
+    """
+    rng = np.random.default_rng(3)
+    x, y = (torch.tensor(rng.standard_normal((400, 200, 9))) for _ in range(2))
+    seeds = torch.arange(400)
+    error = 4 * 0.032 / 400**0.5
+    assert estimate("gaussian", x, y, seeds).nats.mean().abs() < error
+    bias = gaussian_bias(200, torch.tensor([9]), torch.tensor([9]))
+    assert float(bias[0]) == pytest.approx(81 / 400, rel=0.1)
+    # Whatever there is to be seen, and of the columns that vary alone.
+    x[..., 1] = 0.0
+    y[..., 5:] = 0.0
+    linked = estimate("gaussian", x, y + 2.0 * x.flip(2) * (y != 0), seeds).nats
+    exact = 0.5 * math.log(5.0) * 5
+    assert linked.mean() == pytest.approx(exact, abs=4 * (5 * 0.8 / 200) ** 0.5 / 400**0.5)
 
 
 def test_ksg_gives_no_more_than_its_largest_and_is_not_believed_near_it() -> None:

@@ -219,6 +219,34 @@ def test_the_curves_say_which_beta_and_mu_they_show() -> None:
     assert over_beta.startswith("Training over β at μ = 1 (the sweep's nearest to the post's 0)")
 
 
+def test_lines_leave_out_what_diverged_and_say_so() -> None:
+    """Windows of a diverged seed are in no average; a cell without a number has its mark."""
+    made = synthetic_dataset(small_config(**TINY, seeds=2)).copy(deep=True)
+    made["status"][:] = "ok"
+    made["recovery_r2"][:] = 0.5
+    for name in ("loss_curve", "nll_curve", "kl_curve"):
+        made[name][:] = 1.0
+        made[name][0, :, 1] = 1e9
+        made[name][1, 0] = 1e9
+    made["status"][0, :, 1] = "diverged"
+    made["status"][1, 0] = "diverged"
+    drawn = curves.curves_over_mu(made.assign_coords(beta=[1.0, 2.0, 8.0]))
+    for ax in drawn.axes[:3]:
+        assert np.nanmax(ax.lines[0].get_ydata()) == 1.0
+        assert np.isnan(ax.lines[1].get_ydata()).all()
+    assert legend(drawn) == "2.5 (diverged) | 0 (1 of 2 diverged)"
+    notes = [art.get_text() for art in drawn.artists if hasattr(art, "get_text")]
+    assert any("3 of 4 models diverged, left out" in note for note in notes)
+    ax = curves.recovery_over_beta(made).axes[0]
+    marks = [line for line in ax.lines if line.get_marker() == "P"]
+    assert [line.get_xdata().tolist() for line in marks] == [[0, 1, 2], [0]]
+    assert marks[0].get_ydata().tolist() == [0.5] * 3
+    assert marks[1].get_ydata().tolist() == [curves.DIVERGED_HEIGHT]
+    assert "5 of 12 models diverged, left out" in str([t.get_text() for t in ax.texts])
+    ax = FIGURES["rate_distortion"].draw(made).axes[0]
+    assert "5 of 12 models diverged, left out" in str([t.get_text() for t in ax.texts])
+
+
 def test_the_best_beta_is_ringed(dataset: xr.Dataset) -> None:
     made = dataset.copy(deep=True)
     made["recovery_r2"][0, :, 0] = [0.2, 0.7, 0.9]

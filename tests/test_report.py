@@ -423,6 +423,8 @@ def test_what_was_asked_for_has_its_tables() -> None:
     assert axes.caption.startswith("Axis-dependent scores")
     recovered = made["recovery_r2"].isel(mu=0, beta=0, seed=0)
     assert float(selectivity(made).isel(mu=0, beta=0, seed=0)) == float(recovered) - 0.25
+    few = made.assign(recovery_r2_few=made["recovery_r2"] * 0 + 0.5)
+    assert float(selectivity(few).isel(mu=0, beta=0, seed=0)) == 0.25
     assert cell_table(made).columns[-1] == "selectivity, noisy"
     assert not asked_tables(synthetic_dataset(config))
 

@@ -270,6 +270,7 @@ def optional(dataset_config: SweepConfig) -> dict[str, np.ndarray]:
     return {
         "aggregate_kl": np.full(cell, 1.5),
         "baseline_recovery_r2": np.full((cell[0], dataset_config.baseline_seeds), 0.25),
+        "recovery_r2_few": np.full(cell, 0.5),
         "estimator": np.array(["ksg", "mine"]),
         "information_limit": np.array([7.0, 6.0]),
         "information_estimate": np.full((*cell, 2), 6.5),

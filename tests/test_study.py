@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from synthetic import synthetic_dataset
 from vaekit import cli, results, theory
 from vaekit.config import ConfigError
 from vaekit.journal import FOLDER
-from vaekit.study import arms, page, run
-from vaekit.study.statistics import boundary_steps, interval, trend
+from vaekit.study import arms, boundary, page, run
+from vaekit.study.statistics import agreement, boundary_steps, bounded, interval, trend
 
+COMMIT = ("commit", "-q", "--allow-empty", "-m", "first")
 TINY = {
     "mu": (0.0, 2.0),
     "beta": (0.5, 8.0),
@@ -131,6 +134,41 @@ def test_a_column_whose_boundary_is_beyond_the_grid_of_beta_says_nothing() -> No
     assert (boundary_steps(made)[2:] == 0).all()
 
 
+def test_a_bound_within_a_step_is_no_boundary_within_a_step() -> None:
+    """Dead at every beta where theory kills the second one: at least one step early, not one."""
+    made = with_boundary(dataset(), 0)
+    made["critical_beta"][0] = 0.7
+    made["active_units"][0] = 0
+    steps = boundary_steps(made)
+    assert (steps[0] == -1).all() and bounded(made)[0].all()
+    # Two steps early at the least is no boundary within one.
+    made["critical_beta"][1] = 1.5
+    made["active_units"][1] = 0
+    assert boundary_steps(made)[1].tolist() == [-2] * 3
+    assert not bounded(made)[1:].any()
+    assert boundary.within_a_step(made) == pytest.approx(6 / 9)
+    # A column that lives at the largest beta, where theory kills it, is a bound as well.
+    made["critical_beta"][2] = 12.0
+    made["active_units"][2] = 9
+    assert (boundary_steps(made)[2] == 1).all() and bounded(made)[2].all()
+    sentence = boundary.boundary_in_words({arms.REFERENCE: made})[0]
+    assert "in 3 of 6 columns" in sentence
+    assert "6 more columns" in sentence
+    row = boundary.boundary_table({arms.REFERENCE: made})[1]
+    assert row[-3:] == ["50", "6", "6"]
+
+
+def test_what_has_fewer_than_two_cells_agrees_with_nothing() -> None:
+    gone = np.full(4, np.nan)
+    assert np.isnan(agreement(gone, np.arange(4.0)))
+    assert np.isnan(agreement(np.array([1.0, np.nan]), np.arange(2.0)))
+    assert agreement(np.ones(4), np.arange(4.0)) == 0.0
+    plane = np.array([[1.0, 2.0, 3.0], [np.nan] * 3])
+    assert trend(plane, np.arange(3.0), axis=1) == 1.0
+    assert np.isnan(trend(plane, np.arange(2.0), axis=0))
+    assert np.isnan(trend(plane * np.nan, np.arange(3.0), axis=1))
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(arms.SIZES, "reduced", TINY)
@@ -165,6 +203,41 @@ def test_the_command_runs_resumes_and_reports(
     assert [line for line in after.splitlines() if " s of " not in line] == [
         line for line in before.splitlines() if " s of " not in line
     ]
+
+
+def test_a_report_says_how_its_arms_were_made(tmp_path: Path) -> None:
+    for name in ("linear", "matched-mu-2", "untrained"):
+        study_of(tmp_path, name)
+    page.write_study_report(tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert (
+        "- 2 arms (matched-mu-2, linear): 9 latents, 64 hidden units, 1,200 steps of 64 images at "
+        "a learning rate of 0.002, seeds 0, 1, β 0.5, 1, 2, 4, 8, 12; "
+    ) in summary
+    assert "- untrained: 9 latents, 256 and 128 hidden units, 20 networks that were" in summary
+    assert "those of two are not alike" in summary
+    assert "Made by `vaekit sweep --config synthetic.toml` at commit unknown, 2026-01-01" in summary
+    (tmp_path / run.STUDY_FILE).write_text(
+        'study = "post-audit"\npreset = "reduced"\ncommand = "made"\ncommit = "abc, def"\n', "utf-8"
+    )
+    page.write_study_report(tmp_path)
+    for file in ("summary.md", "report.html"):
+        assert "`made` at commit abc, def, 2026-01-01" in (tmp_path / file).read_text("utf-8")
+
+
+def test_the_commit_is_that_of_our_own_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for words in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", *COMMIT]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))
+    # Installed within a checkout of something else.
+    assert run.checked_out() == ""
+    (tmp_path / "run.py").write_text("", "utf-8")
+    subprocess.run(["git", "add", "run.py"], cwd=tmp_path, check=True)
+    assert run.checked_out().endswith("-dirty")
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "nowhere" / "run.py"))
+    assert run.checked_out() == ""
 
 
 @pytest.mark.usefixtures("tiny")
@@ -265,6 +338,55 @@ def test_a_study_file_that_never_ends_is_refused(tmp_path: Path) -> None:
     os.truncate(tmp_path / run.STUDY_FILE, 2**40)
     with pytest.raises(ConfigError, match=r"allowed: a study's file .*more than 1,048,576 bytes"):
         run.open_study(tmp_path)
+
+
+GAP = [f"minus {page.FIXED_ARM}{end}" for end in ("", ", low", ", high")]
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_cells_file_holds_means_differences_and_how_models_ended(tmp_path: Path) -> None:
+    study_of(tmp_path, page.FIXED_ARM)
+    study_of(tmp_path, "warmup-sample-0.5")
+    place = tmp_path / "arms" / "warmup-sample-0.5" / results.FILE_NAME
+    other, base = (
+        results.open_results(tmp_path / "arms" / name / results.FILE_NAME)
+        for name in ("warmup-sample-0.5", page.FIXED_ARM)
+    )
+    other["status"][1, 2] = ["collapsed", "diverged"]
+    other["recovery_r2"][0, 0] = [0.75, 0.5]
+    other["probe_mse"][0, 0, :, 1, 0] = [0.25, 0.5]
+    results.save(other, place)
+    page.write_study_report(tmp_path)
+    rows = {
+        (row["arm"], row["mu"], row["beta"], row["measure"]): row
+        for row in table(tmp_path / "cells.csv")
+    }
+    row = rows["warmup-sample-0.5", "0", "0.5", "recovery_r2"]
+    assert [float(row[name]) for name in ("mean", "low", "high")] == [0.625, 0.5, 0.75]
+    gap = np.array([0.75, 0.5]) - base["recovery_r2"].values[0, 0]
+    found = [float(row[name]) for name in GAP]
+    assert found == pytest.approx([gap.mean(), gap.min(), gap.max()], rel=1e-4)
+    assert (row["seeds"], row["collapsed"], row["diverged"]) == ("2", "0", "0")
+    turned = rows["warmup-sample-0.5", "0", "0.5", "probe_mse code_to_truth exact"]
+    assert float(turned["mean"]) == 0.375
+    broken = rows["warmup-sample-0.5", "1", "2", "recovery_r2"]
+    assert (broken["collapsed"], broken["diverged"]) == ("1", "1")
+    assert float(broken["mean"]) == pytest.approx(float(other["recovery_r2"][1, 2, 0]), rel=1e-4)
+    assert broken["low"] == ""
+    same = rows[page.FIXED_ARM, "0", "0.5", "elbo"]
+    assert float(same[f"minus {page.FIXED_ARM}"]) == 0.0
+
+
+def test_the_verdicts_file_holds_numbers(tmp_path: Path) -> None:
+    page.write_study_report(study_of(tmp_path, page.FIXED_ARM))
+    rows = table(tmp_path / "verdicts.csv")
+    assert rows and all(row["living"] and row["collapsed"] for row in rows)
+    values = [float(row[name]) for row in rows for name in ("statistic", "low", "high")]
+    assert min(values) < 0 and np.isfinite(values).all()
 
 
 def test_a_report_of_some_arms_says_which_are_missing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import xarray as xr
 
 from planted import dataset, with_boundary
 from vaekit.study import arms, bias, boundary, figures, inverse, pairs, second_map
+from vaekit.study.claims import Correlation
 from vaekit.study.section import spell
 from vaekit.study.statistics import Interval, interval
 
@@ -50,10 +51,10 @@ def test_the_boundarys_table_and_figure_say_the_same() -> None:
     )
     name = "fixed-analytic-0.25"
     head, row = boundary.boundary_table({name: mixed})
-    assert row == [name, "−0.75 [−1 to −0.5]", "62.5", "8"]
+    assert row == [name, "−0.75 [−1 to −0.5]", "62.5", "8", "0"]
     assert len(head) == len(row)
     drawn = figures.boundary({name: mixed}).axes[0]
-    assert [text.get_text() for text in drawn.texts] == ["62.5 % of columns within one step"]
+    assert [text.get_text() for text in drawn.texts] == ["62.5 % of 8 columns within one step"]
 
 
 def test_the_probes_share_follows_the_data() -> None:
@@ -93,15 +94,30 @@ def test_the_second_maps_parts_are_its_sum() -> None:
         assert float(cells[column].split(" ")[0]) == pytest.approx(100 * part / whole, rel=5e-3)
     assert cells["probe, % of the living models' part"].startswith("75 ")
     assert (cells["collapsed"], cells["at the mean image"]) == ("36 of 72", "36")
+    for place, mu in enumerate(made["mu"].values):
+        level = float(made["decode_mse_constant"][place])
+        share = 3 * 0.06 / (3 * 0.08 + 3 * 1.04 * level)
+        found = cells[f"probe, % of the map at μ = {mu:g}"].split(" ")[0]
+        assert float(found) == pytest.approx(100 * share, rel=5e-3)
+        assert f"{found} % at μ = {mu:g}" in second_map.second_map_in_words(planted)[3]
     said = second_map.second_map_in_words(planted)
     for sentence, column in zip(said[:3], (*list(parts)[:2], head[4]), strict=True):
         assert sentence.endswith(f" {cells[column].split(' ')[0]} % ({name}).")
-    assert said[3].startswith("36 of 72 models collapsed, and 36 of those score within 5 %")
+    assert said[4].startswith("36 of 72 models collapsed, and 36 of those score within 5 %")
+    assert "The other" not in said[4]
+    # One whose picture at a code of zeros is none that it draws on average.
+    planted[name]["decode_mse"][3, 5, 0, 0] = 0.9 * made["decode_mse_constant"][3]
+    planted[name]["traversal"][3, 5] = 0.75
+    last = second_map.second_map_in_words(planted)[-1]
+    assert "and 35 of those score within 5 %" in last
+    assert "The other 1, at μ = 3, are off it by −10 to −10 %" in last
+    assert "an image of 0.75 on average (first seed), where the training images have 0.931" in last
 
 
 def recovered(value: float | list[float], **changes: object) -> xr.Dataset:
     made = dataset(**changes)
     level = xr.DataArray(np.broadcast_to(value, made.sizes["mu"]), dims="mu")
+    made["status"][:] = "ok"
     return made.assign(recovery_r2=xr.zeros_like(made["recovery_r2"]) + level)
 
 
@@ -131,6 +147,37 @@ def test_a_seed_without_a_fall_has_no_share_of_it() -> None:
     assert "So 50 [50 to 50] % of the fall goes away" in words
 
 
+def test_dead_models_are_in_no_mean_of_bias_or_noise() -> None:
+    """Where one of the three models compared is dead, the three are left out of both falls."""
+    base, control = recovered([0.9, 0.7, 0.5, 0.3]), recovered(0.6, mu=(3.0,))
+    base["status"][3, 4:] = "collapsed"
+    base["recovery_r2"][3, 4:] = 0.0
+    control["status"][0, 0, 1] = "collapsed"
+    control["recovery_r2"][0, 0, 1] = 0.0
+    said = {arms.REFERENCE: base, "matched-mu-3": control}
+    words = bias.bias_in_words(said)[0]
+    assert (
+        "falls by 0.6 [0.6 to 0.6]; with the signal-to-noise ratio of μ = 0 kept, by 0.3" in words
+    )
+    assert "the 11 of 18 pairs of β and seed in which all three models live" in words
+    ax = figures.controls(said).axes[0]
+    assert ax.lines[0].get_ydata() == pytest.approx([0.9, 0.7, 0.5, 0.3])
+    assert [text.get_text() for text in ax.get_xticklabels()] == [
+        "0\n18",
+        "1\n18",
+        "2\n18",
+        "3\n11",
+    ]
+    base["status"][3, 1:] = "collapsed"
+    assert "live in 2 of 18 pairs of β and seed: inconclusive" in bias.bias_in_words(said)[0]
+
+
+def test_one_seed_concludes_nothing_of_bias_or_noise() -> None:
+    base, control = recovered([0.9, 0.7, 0.5, 0.3], seeds=1), recovered(0.6, mu=(3.0,), seeds=1)
+    words = bias.bias_in_words({arms.REFERENCE: base, "matched-mu-3": control})[0]
+    assert words.endswith("With one seed nothing is concluded from it.")
+
+
 def test_what_collapsed_below_the_boundary_is_said_to_be_trainings() -> None:
     """One beta of four below the boundary dies; what dies above it, or diverges, is not counted."""
     base = recovered([0.9, 0.7, 0.5, 0.3])
@@ -143,6 +190,21 @@ def test_what_collapsed_below_the_boundary_is_said_to_be_trainings() -> None:
     control["status"][0, 2, 0] = "diverged"
     words = bias.bias_in_words(said)[0]
     assert "Of the 11 models of that control with β below critical β 3 collapsed" in words
+
+
+def test_the_linear_grid_stands_beside_its_optimum_and_the_untrained() -> None:
+    """lambda = 49 + 0.25: the optimum's R2 is 49 / 49.25 of any mu and every beta that lives."""
+    linear = recovered([0.9, 0.8, 0.7, 0.6], generator="linear", decoder_output="linear")
+    level = xr.DataArray([0.1, 0.0, 0.0, 0.2], dims="mu")
+    untrained = (
+        level + xr.zeros_like(linear["baseline_probe_mse"][:, 0, 0], dtype=float)
+    ).drop_vars(["direction", "fit"])
+    words = bias.bias_in_words({"linear": linear.assign(baseline_recovery_r2=untrained)})[0]
+    assert "the exact optimum has an R² of 0.995 at every μ" in words
+    assert "0.9 (untrained: 0.1) at μ = 0 and 0.6 (untrained: 0.2) at μ = 3" in words
+    assert "what they lack of the optimum is training's" in words
+    near = recovered(0.99, generator="linear", decoder_output="linear")
+    assert "what they lack" not in bias.bias_in_words({"linear": near})[0]
 
 
 @pytest.mark.parametrize(
@@ -224,7 +286,7 @@ def test_how_constant_a_collapsed_code_is_has_no_rank() -> None:
     ],
 )
 def test_a_correlation_next_to_nothing_is_open(value: float, word: str) -> None:
-    assert inverse.Agreement("", "", "", value, value - 0.01, value + 0.01).word == word
+    assert Correlation("", "", "", value, value - 0.01, value + 0.01).word == word
 
 
 def test_an_agreement_that_is_collapses_says_so() -> None:

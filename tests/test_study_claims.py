@@ -8,6 +8,7 @@ import xarray as xr
 
 from planted import dataset
 from vaekit.study import answer, claims
+from vaekit.study.statistics import interval
 
 
 def judged(made: xr.Dataset, claim: str, score: str) -> str:
@@ -128,3 +129,90 @@ def test_controls_are_no_reading() -> None:
     made = dataset()
     found = claims.verdicts({"fixed-analytic-0.25": made, "linear": made})
     assert {verdict.arm for verdict in found} == {"fixed-analytic-0.25"}
+
+
+def test_a_statistic_that_is_nothing_but_residue_is_open() -> None:
+    """Ranks that cancel to 1e-17 decide nothing, and a correlation next to nothing neither."""
+    residue = interval(np.array([-1e-17, -2e-17]))
+    assert claims.Verdict.of("", "", "", residue).word == "open"
+    assert claims.Verdict.of("", "", "", interval(np.array([-0.05, -0.04]))).word == "reversed"
+    assert claims.Correlation.of("", "", "", interval(np.array([-0.05, -0.04]))).word == "open"
+    made = dataset()
+    slope = made["mu"] + 0 * made["beta"] + 0 * made["seed"] + 0 * made["step"]
+    kinds = {
+        verdict.claim: type(verdict)
+        for verdict in claims.verdicts({"fixed-analytic-0.25": made.assign(loss_curve=slope)})
+    }
+    # The low corner's gain is a share of the map and no correlation.
+    assert [kind is claims.Correlation for kind in kinds.values()] == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_seed_whose_models_all_diverged_is_left_out() -> None:
+    made = dataset()
+    rising = (made["mu"] + 0 * made["beta"] + 0 * made["seed"] + 0 * made["step"]).transpose(
+        "mu", "beta", "seed", "step"
+    )
+    made = made.assign(loss_curve=rising)
+    made["status"][:, :, 0] = "diverged"
+    (found,) = (
+        verdict
+        for verdict in claims.verdicts({"fixed-analytic-0.25": made})
+        if (verdict.claim, verdict.score) == ("loss rises with mu", "training loss")
+    )
+    assert (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
+
+
+def test_a_map_of_collapsed_models_is_called_one() -> None:
+    """Fewer than five living cells a seed: what the map says is what collapse scores."""
+    made = dataset()
+    slope = (made["mu"] + made["beta"]) + 0 * made["seed"]
+    probe = (20 + slope).expand_dims(direction=made["direction"], fit=made["fit"])
+    made = made.assign(
+        loss_curve=(slope + 0 * made["step"]).transpose("mu", "beta", "seed", "step"),
+        probe_mse=probe.transpose(*made["probe_mse"].dims),
+    )
+    dead = made["beta"] + 10 * made["mu"] + 0 * made["seed"] > 6
+    few = made.assign(status=xr.where(dead, "collapsed", "ok").transpose("mu", "beta", "seed"))
+    score = "code → truth, exact, grid"
+    found = [
+        verdict
+        for verdict in claims.verdicts({"fixed-analytic-0.25": few})
+        if (verdict.claim, verdict.score)
+        in ((claims.CLAIMS[3], score), ("loss rises with mu", "training loss"))
+    ]
+    assert [(v.living, v.collapsed) for v in found] == [(12, 60)] * 2
+    # A loss is a loss, whether or not its model lives.
+    assert [verdict.word for verdict in found] == ["holds", "too few living"]
+    enough = few.assign(status=few["status"].where(made["beta"] > 0.5, "ok"))
+    assert judged(enough, claims.CLAIMS[3], score) == "holds"
+    # What is always so is so where there is anything to say.
+    (holds,) = (
+        verdict
+        for verdict in claims.verdicts({"warmup-analytic-0.25": enough})
+        if (verdict.claim, verdict.score) == (claims.CLAIMS[3], score)
+    )
+    both = answer.claims_in_words([found[1], holds])[0]
+    assert both.endswith(f"; always with “{score}”, where enough models live.")
+    sentence = answer.claims_in_words([found[1]])[0]
+    assert sentence.endswith("open for too few living models in all 1 readings.")
+
+
+@pytest.mark.parametrize(("r2", "said"), [(0.6, True), (0.05, False)])
+def test_whom_the_exact_probe_flatters_is_said(r2: float, said: bool) -> None:
+    made = dataset()
+    dead = (made["beta"] + 0 * made["mu"] + 0 * made["seed"] > 8).transpose("mu", "beta", "seed")
+    scores = xr.where(dead, r2, 0.9) + 0 * made["probe_r2"]
+    made = made.assign(
+        status=xr.where(dead, "collapsed", "ok"),
+        probe_r2=scores.transpose(*made["probe_r2"].dims),
+    )
+    words = answer.collapse_in_words({"fixed-analytic-0.25": made})
+    assert bool(words) == said
+    if said:
+        assert "gives 12 of 12 collapsed models an R² above 0.1 (up to 0.6)" in words[0]

@@ -102,15 +102,35 @@ def test_the_ceiling_lies_below_the_gaussian_bound_and_falls_with_mu() -> None:
     assert ceilings[5] == pytest.approx(bounds[5], rel=0.02)
 
 
-@pytest.mark.parametrize("mu", [0.0, 5.0])
-def test_the_ceiling_is_smooth_where_the_small_noise_law_takes_over(
-    mu: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    below = (7 * 0.8 * ceiling.SMALL_NOISE) ** 2
-    extrapolated = information_ceiling(mu, factors=1, noise_variance=below)
-    monkeypatch.setattr(ceiling, "SMALL_NOISE", 0.0)
-    exact = information_ceiling(mu, factors=1, noise_variance=below)
-    assert extrapolated == pytest.approx(exact, rel=5e-3)
+def by_brute_force(mu: float, noise: float) -> float:
+    """I(s; y) of one tile by plain sums over s and y; s near 0, where it has all of its digits."""
+    z = np.arange(-6.5, 6.5, 2e-3)
+    prior = stats.norm.pdf(z) / stats.norm.pdf(z).sum()
+    s = sigmoid(z - mu)
+    y = np.arange(-9 * noise, s[-1] + 9 * noise, noise / 6)
+    marginal = np.array([prior @ stats.norm.pdf(value, s, noise) for value in y])
+    known = marginal > 0
+    entropy = -(marginal[known] * np.log(noise * marginal[known])).sum() * noise / 6
+    return float(entropy - 0.5 * math.log(2 * math.pi * math.e))
+
+
+@pytest.mark.parametrize(("mu", "noise"), [(3.0, 5e-3), (8.0, 5e-4), (12.0, 2e-5), (20.0, 1e-8)])
+def test_the_ceiling_far_out_on_the_sigmoid(mu: float, noise: float) -> None:
+    """Noise that is small, but not beside intensities which spread by as little: mu = 8, 5e-4.
+
+    The sums leave out what lies beyond 6.5 standard deviations, 8e-11 of the truths.
+    """
+    found = information_ceiling(mu, factors=1, noise_variance=(7 * noise) ** 2)
+    assert found == pytest.approx(by_brute_force(mu, noise), rel=1e-6, abs=1e-8)
+
+
+def test_the_ceiling_never_passes_the_gaussian_bound() -> None:
+    """Of all intensities of a variance Gaussian ones hold most: 1/2 ln(1 + SNR)."""
+    for mu in (0.0, 4.0, 7.0, 10.0, 15.0, 20.0, -20.0):
+        for noise in (1.0, 1e-2, 1e-3, 5e-4, 1e-5, 1e-8, 1e-10):
+            found = information_ceiling(mu, factors=1, noise_variance=(7 * noise) ** 2)
+            bound = 0.5 * math.log1p(float(intensity_variance(mu)) / noise**2)
+            assert 0.5 * bound - 1e-12 < found < bound * (1 + 1e-6) + 1e-12, (mu, noise)
 
 
 def test_the_ceiling_grows_by_the_logarithm_of_ever_smaller_noise() -> None:
@@ -123,13 +143,9 @@ def test_the_ceiling_does_not_depend_on_the_mesh(
     noise: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse = information_ceiling(1.0, noise_variance=noise)
-    arange = np.arange
-
-    def twice_as_fine(*limits: float) -> np.ndarray:
-        return arange(*limits[:2], limits[2] / 2) if len(limits) == 3 else arange(*limits)
-
-    monkeypatch.setattr(np, "arange", twice_as_fine)
-    assert information_ceiling(1.0, noise_variance=noise) == pytest.approx(coarse, rel=1e-6)
+    monkeypatch.setattr(ceiling, "STEP", ceiling.STEP / 2)
+    monkeypatch.setattr(ceiling, "SMOOTH", ceiling.SMOOTH / 2)
+    assert information_ceiling(1.0, noise_variance=noise) == pytest.approx(coarse, rel=1e-9)
 
 
 def test_constant_predictor() -> None:

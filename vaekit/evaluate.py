@@ -109,7 +109,8 @@ def names_of_columns(config: SweepConfig) -> Arrays:
     """
     found: Arrays = {}
     if config.estimators:
-        limits = [limit(name, config.evaluation_draws) for name in config.estimators]
+        columns = config.factors + config.latents
+        limits = [limit(name, config.evaluation_draws, columns) for name in config.estimators]
         found |= {"estimator": np.array(config.estimators), "information_limit": np.array(limits)}
     if config.axis_scores:
         found["axis_metric"] = np.array(labels(config.axis_scores))
@@ -121,7 +122,8 @@ def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
 
     Returns:
         baseline_probe_mse and baseline_probe_r2 [baseline_seed, direction, fit] on the test grid,
-        and baseline_recovery_r2 [mu, baseline_seed] on fresh noisy draws, all latents counted.
+        and baseline_recovery_r2 [mu, baseline_seed] on the first fresh noisy draws, all latents
+        counted: as many as `recovery_r2_few` has of a trained model.
     """
     seeds = torch.arange(config.baseline_seeds, dtype=torch.int64, device=device)
     shape = (config.baseline_seeds, 2, 2)
@@ -135,7 +137,7 @@ def evaluate_baseline(config: SweepConfig, device: torch.device) -> Arrays:
         truth = grid_truth(config).to(device)
         code = _grid_codes(vae, config, truth, seeds)
         _, mse, r2 = _probes(truth, code, seeds)
-        untrained = torch.stack([untrained_recovery(vae, config, mu) for mu in config.mu])
+        untrained = torch.stack([untrained_recovery(vae, config, mu, seeds) for mu in config.mu])
     return {
         "baseline_probe_mse": mse.cpu().numpy(),
         "baseline_probe_r2": r2.cpu().numpy(),

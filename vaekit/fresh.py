@@ -18,7 +18,9 @@ from vaekit_kernels.philox import normals
 
 # Draws come in blocks of this many rows, block i from step i: part of what the draws are.
 DRAW_ROWS = 1024
-# Draws that untrained networks are measured on, at every mu.
+# Draws that untrained networks are measured on at every mu, and what is compared with them: all
+# draws of twenty networks would take as long as training a small sweep, and a probe that is fitted
+# on fewer scores less, so both sides of a comparison have these.
 BASELINE_DRAWS = 2048
 
 
@@ -112,13 +114,17 @@ def recovery(config: SweepConfig, draws: Draws, active: Tensor) -> dict[str, Ten
     models, streams = draws.code.shape[0], draws.z.shape[0]
     z = draws.z[:, None].expand(streams, models // streams, -1, -1).flatten(0, 1)
     truth = intensity(config, z)
-    recovered = _held_out_r2(draws.code * active[:, None], truth)
+    kept = draws.code * active[:, None]
+    recovered = {
+        name: torch.where(active.any(-1), _held_out_r2(kept[:, :rows], truth[:, :rows]), 0.0)
+        for name, rows in (("recovery_r2", kept.shape[1]), ("recovery_r2_few", BASELINE_DRAWS))
+    }
     moments = moments_of(z, draws.code)
     correlations = metrics.canonical_correlations(moments.covariance, config.factors, active)
     padded = correlations.new_zeros(models, config.latents)
     padded[:, : correlations.shape[1]] = correlations
     return {
-        "recovery_r2": torch.where(active.any(-1), recovered, 0.0),
+        **recovered,
         "canonical_correlation": padded,
         "information": metrics.gaussian_information(correlations),
     }
@@ -133,16 +139,22 @@ def estimates(config: SweepConfig, draws: Draws, active: Tensor, seeds: Tensor) 
     return torch.stack(found, dim=-1)
 
 
-def untrained_recovery(vae: StackedVAE, config: SweepConfig, mu: float) -> Tensor:
-    """R2 code -> truth of untrained networks on fresh noisy draws of one mu, [M]."""
+def untrained_recovery(vae: StackedVAE, config: SweepConfig, mu: float, seeds: Tensor) -> Tensor:
+    """R2 code -> truth of untrained networks on the first fresh noisy draws of one mu, [M]."""
     device = vae.flat.device
     stream = torch.tensor([mu], device=device), torch.tensor([config.first_seed], device=device)
     truths, codes = [], []
     for index in range(0, min(BASELINE_DRAWS, config.evaluation_draws), DRAW_ROWS):
-        rows = min(DRAW_ROWS, config.evaluation_draws - index)
-        images, z = draw(config, *stream, index // DRAW_ROWS, batch=rows, purpose="evaluate")
+        rows, block = min(DRAW_ROWS, config.evaluation_draws - index), index // DRAW_ROWS
+        images, z = draw(config, *stream, block, batch=rows, purpose="evaluate")
+        code, logvar = vae.encode(images[0])
+        if config.code == "sample":
+            ids = torch.zeros_like(seeds)
+            code = code + torch.exp(0.5 * logvar) * normals(
+                seeds, ids, block, Stream.EVALUATION_LATENT, rows, config.latents
+            )
         truths.append(intensity(config, z[0]))
-        codes.append(vae.encode(images[0])[0])
+        codes.append(code)
     return _held_out_r2(torch.cat(codes, dim=1), torch.cat(truths).expand(vae.models, -1, -1))
 
 

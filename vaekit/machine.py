@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 import torch
 
+from vaekit import __version__
 from vaekit.config import ConfigError
 from vaekit.host import free_bytes
 from vaekit.products import product_library
 
-PACKAGES = ("vaekit", "torch", "triton", "numpy", "xarray", "h5netcdf", "matplotlib")
+PACKAGES = ("torch", "triton", "numpy", "xarray", "h5netcdf", "matplotlib")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -88,8 +89,15 @@ def provenance(device: torch.device) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the software that makes a run's files; "absent" where not installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform(terse=True)}
+    """Versions of the software that makes a run's files; "absent" where not installed.
+
+    Our own is that of the code that runs, which need not be installed.
+    """
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "vaekit": __version__,
+    }
     for package in PACKAGES:
         try:
             found[package] = version(package)

@@ -179,6 +179,9 @@ OPTIONAL: dict[str, Variable] = {
     "baseline_recovery_r2": Variable(
         ("mu", "baseline_seed"), "float64", "1", "recovery R2 of untrained networks, noisy draws"
     ),
+    "recovery_r2_few": Variable(
+        _CELL, "float64", "1", "recovery R2 on as many draws as untrained networks are measured on"
+    ),
     "estimator": Variable(("estimator",), "str", "1", "estimator of information"),
     "information_estimate": Variable(
         (*_CELL, "estimator"), "float64", "nats", "information of code and truth, noisy draws"

@@ -14,6 +14,7 @@ from vaekit.figures.heatmap import beta_place
 from vaekit.figures.style import (
     ACCENT,
     converged,
+    diverged_note,
     dot_key,
     figure,
     heading,
@@ -28,6 +29,8 @@ from vaekit.figures.style import (
 
 # The first steps fall by hundreds of nats: this share of the windows may leave the frame.
 FIRST_WINDOWS = 0.04
+# Where a cell without a number is marked, above the frame's lower edge.
+DIVERGED_HEIGHT = 0.01
 
 
 @figure
@@ -59,7 +62,8 @@ def _curves(chosen: xr.Dataset, over: str, title: str) -> Figure:
         ("Loss = NLL + β KL", "NLL, −log p(x|z)", "KL from the prior"),
         strict=True,
     ):
-        curves = chosen[name].transpose(over, "seed", "step")
+        # A diverged model's losses go anywhere before it stops: the average is the others'.
+        curves = converged(chosen, chosen[name]).transpose(over, "seed", "step")
         step = chosen["step"].values
         for lines, colour in zip(curves.values, sequence(len(curves)), strict=True):
             ax.plot(step, _mean(lines), color=colour, linewidth=1.4)
@@ -81,10 +85,15 @@ def _curves(chosen: xr.Dataset, over: str, title: str) -> Figure:
     panels[0].set_ylabel("nats per image, mean over a window")
     values = chosen[over].values
     handles = line_key(sequence(len(values)), values)
-    made.legend(handles=handles[::-1], title=symbol, loc="outside right center", handlelength=1.4)
     seeds = chosen.sizes["seed"]
+    gone = (chosen["status"] == "diverged").sum("seed").values
+    for handle, many in zip(handles, gone, strict=True):
+        if many:
+            part = "" if many == seeds else f"{many} of {seeds} "
+            handle.set_label(f"{handle.get_label()} ({part}diverged)")
+    made.legend(handles=handles[::-1], title=symbol, loc="outside right center", handlelength=1.4)
     band = f"; mean of {seeds} seeds, band from lowest to highest" if seeds > 1 else ""
-    page_heading(made, title, f"{objective_note(chosen)}{band}")
+    page_heading(made, title, f"{objective_note(chosen)}{band}{diverged_note(chosen)}")
     return made
 
 
@@ -141,7 +150,14 @@ def recovery_over_beta(dataset: xr.Dataset) -> Figure:
     ax.set_xlabel("β, weight of the KL (one place for each value)")
     ax.set_ylabel("recovery R², fresh noisy images")
     ax.grid(axis="y")
-    heading(ax, "Does a larger β help where the data is biased?", objective_note(dataset))
+    some = (dataset["status"] == "diverged").any("seed")
+    for colour, mu in zip(colours, dataset["mu"].values, strict=True):
+        line, broken = values.sel(mu=mu).values, some.sel(mu=mu).values
+        # Beside the average of the other seeds; on the lower edge where there is none.
+        height = np.where(np.isfinite(line), line, DIVERGED_HEIGHT)
+        ax.plot(place[broken], height[broken], "P", color=colour, markersize=7, zorder=5)
+    note = objective_note(dataset) + diverged_note(dataset)
+    heading(ax, "Does a larger β help where the data is biased?", note)
     made.legend(
         handles=line_key(colours, dataset["mu"].values),
         title="μ",
@@ -154,6 +170,7 @@ def recovery_over_beta(dataset: xr.Dataset) -> Figure:
             dot_key("o", "best β", color=ACCENT, markerfacecolor="none", markersize=8),
             dot_key("x", "collapsed in every seed"),
             dot_key("^", "critical β in theory (on the lower edge)"),
+            *([dot_key("P", "some or all seeds diverged")] if some.any() else []),
         ],
     )
     return made

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from vaekit.figures.style import (
     ACCENT,
     INK,
+    diverged_note,
     dot_key,
     figure,
     heading,
@@ -58,9 +59,8 @@ def rate_distortion(dataset: xr.Dataset) -> Figure:
     )
     ax.set_ylabel("distortion: −log p(x|z), nats per image")
     ax.grid()
-    gone = int((dataset["status"] == "diverged").all("seed").sum())
-    note = f"; {gone} diverged, not shown" if gone else ""
-    heading(ax, "Rate and distortion on fresh noisy images", objective_note(dataset) + note)
+    note = objective_note(dataset) + diverged_note(dataset)
+    heading(ax, "Rate and distortion on fresh noisy images", note)
     made.legend(
         handles=line_key(colours, dataset["mu"].values),
         title="μ",

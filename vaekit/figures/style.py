@@ -191,6 +191,12 @@ def seeds_note(dataset: xr.Dataset) -> str:
     return f"; mean ± standard deviation of {count} seeds"
 
 
+def diverged_note(dataset: xr.Dataset) -> str:
+    """Say how many models diverged, and so are in no average; nothing if none did."""
+    gone = int((dataset["status"] == "diverged").sum())
+    return f"; {gone} of {dataset['status'].size} models diverged, left out" if gone else ""
+
+
 def converged(dataset: xr.Dataset, values: xr.DataArray) -> xr.DataArray:
     """Blank the runs that diverged, so that averages are over the others."""
     return values.where(dataset["status"] != "diverged")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
 import xarray as xr
 
 from vaekit.report.cells import number
+from vaekit.report.post_maps import FLATTERY
 from vaekit.study.bias import bias_in_words
 from vaekit.study.boundary import boundary_in_words, boundary_table
 from vaekit.study.claims import CLAIMS, Verdict, readings, verdicts
@@ -19,6 +21,7 @@ from vaekit.study.section import Section
 SILENT = {
     "one seed": "without an interval (one seed)",
     "one average": "without a range (too few networks)",
+    "too few living": "open for too few living models",
 }
 
 
@@ -29,7 +32,7 @@ def answer(arms: dict[str, xr.Dataset]) -> list[Section]:
         arms: name -> dataset, sorted by mu and beta.
     """
     found = [
-        Section("The post's claims", claims_in_words(verdicts(arms)) + losses_in_words(arms)),
+        Section("The post's claims", _claims(arms)),
         Section("Why the two maps run opposite ways", inverse_in_words(arms), inverse_table(arms)),
         Section("Where collapse lies", boundary_in_words(arms), boundary_table(arms)),
         Section(
@@ -39,6 +42,34 @@ def answer(arms: dict[str, xr.Dataset]) -> list[Section]:
         Section("What each choice changes", pairs_in_words(arms)),
     ]
     return [section for section in found if section.sentences]
+
+
+def _claims(arms: dict[str, xr.Dataset]) -> list[str]:
+    judged = verdicts(arms)
+    return claims_in_words(judged) + collapse_in_words(arms) + losses_in_words(arms)
+
+
+def collapse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
+    """Whom the exact probe code -> truth flatters: it blows up what little varies in a code."""
+    scores = [
+        dataset["probe_r2"]
+        .sel(direction="code_to_truth", fit="exact")
+        .where(dataset["status"] == "collapsed")
+        for dataset in readings(arms).values()
+    ]
+    dead = np.concatenate([score.values.ravel() for score in scores] or [np.empty(0)])
+    dead = dead[np.isfinite(dead)]
+    flattered = dead[dead > FLATTERY]
+    if not flattered.size:
+        return []
+    return [
+        (
+            f"A collapsed model is no recovery, but the exact probe code → truth on the clean grid "
+            f"gives {flattered.size} of {dead.size} collapsed models an R² above {FLATTERY} (up to "
+            f"{number(float(dead.max()))}), because least squares blows up what little varies in "
+            "their code; so the verdicts on that score are not on living models alone."
+        )
+    ]
 
 
 def claims_in_words(judged: list[Verdict]) -> list[str]:
@@ -60,8 +91,9 @@ def claims_in_words(judged: list[Verdict]) -> list[str]:
         scores = dict.fromkeys(verdict.score for verdict in of_claim)
         always = [s for s in scores if _always(of_claim, s, "holds")]
         never = [s for s in scores if _always(of_claim, s, "reversed", "fails")]
-        parts = [f"; always with {_listed(always, scores)}"] if always else []
-        parts += [f"; never with {_listed(never, scores)}"] if never else []
+        enough = ", where enough models live" if any(v.few for v in of_claim) else ""
+        parts = [f"; always with {_listed(always, scores)}{enough}"] if always else []
+        parts += [f"; never with {_listed(never, scores)}{enough}"] if never else []
         sentences.append(f"{opening}: of {len(words)} readings: {counts}{''.join(parts)}.")
     return sentences
 
@@ -77,7 +109,8 @@ def _listed(chosen: list[str], scores: Iterable[str]) -> str:
 
 
 def _always(judged: list[Verdict], score: str, *words: str) -> bool:
-    return all(verdict.word in words for verdict in judged if verdict.score == score)
+    of_score = [verdict.word for verdict in judged if verdict.score == score and not verdict.few]
+    return bool(of_score) and all(word in words for word in of_score)
 
 
 def losses_in_words(arms: dict[str, xr.Dataset]) -> list[str]:

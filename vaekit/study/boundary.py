@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 
 from vaekit.report.cells import number
 from vaekit.study.arms import REFERENCE
 from vaekit.study.claims import readings
 from vaekit.study.section import Rows, spell
-from vaekit.study.statistics import Array, Interval, boundary_steps, interval
+from vaekit.study.statistics import Array, Interval, boundary_steps, bounded, interval, off_the_grid
 
 # The part of the mu axis that the sentence on the warm-up arm speaks of.
 BOUNDARY_MU = (0.0, 1.0, 2.0, 3.0)
@@ -37,31 +36,43 @@ def boundary_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
                 "steps from critical β on average (below 0 is early)."
             )
     seen = {name: np.isfinite(boundary_steps(d)) for name, d in readings(arms).items()}
-    beyond = sum(int((known & _off_the_grid(arms[name])).sum()) for name, known in seen.items())
+    beyond = sum(int((known & off_the_grid(arms[name])).sum()) for name, known in seen.items())
+    open_ = sum(int((known & bounded(arms[name])).sum()) for name, known in seen.items())
     if beyond:
         many = sum(int(known.sum()) for known in seen.values())
         sentences.append(
             f"In {beyond} of {many} columns every β collapsed, or the largest did not: their "
             "boundary lies off the grid, at least as far from critical β as is counted."
+            + (
+                f" In {open_} of them that is a step or less, so whether they lie within one is "
+                "not known, and no share counts them."
+                if open_
+                else ""
+            )
         )
     return sentences
 
 
 def _expected(dataset: xr.Dataset) -> list[str]:
     """How often the warm-up arm's boundary is where theory has it."""
-    chosen = [mu for mu in BOUNDARY_MU if mu in dataset["mu"].values]
-    steps = boundary_steps(dataset.sel(mu=chosen))
-    known = np.isfinite(steps)
+    chosen = dataset.sel(mu=[mu for mu in BOUNDARY_MU if mu in dataset["mu"].values])
+    steps = decided(chosen)
+    known, unknown = np.isfinite(steps), int(bounded(chosen).sum())
     if not known.any():
         return []
-    levels = ", ".join(f"{chosen[row]:g}" for row in np.unique(np.nonzero(known)[0]))
-    share = within_a_step(steps)
+    levels = ", ".join(f"{chosen['mu'].values[row]:g}" for row in np.unique(np.nonzero(known)[0]))
+    share = within_a_step(chosen)
     manner = "meets" if share >= WANTED_SHARE else "falls short of"
+    more = (
+        f" In {unknown} more columns the boundary lies off the grid and may be nearer or farther."
+        if unknown
+        else ""
+    )
     sentence = (
         f"In the warm-up arm ({REFERENCE}) at μ = {levels} the last active unit goes within one "
         f"step of the β grid of critical β in {int((np.abs(steps) <= 1).sum())} of "
         f"{int(known.sum())} columns of μ and seed ({number(100 * share)} %), which {manner} the "
-        f"{100 * WANTED_SHARE:.0f} % asked for. {_step_size(dataset)}"
+        f"{100 * WANTED_SHARE:.0f} % that this study set out to find.{more} {_step_size(dataset)}"
     )
     return [sentence]
 
@@ -70,30 +81,38 @@ def boundary_table(arms: dict[str, xr.Dataset]) -> Rows:
     """A row for each reading; empty if none has a boundary that can be seen."""
     rows = []
     for name, dataset in readings(arms).items():
-        steps = boundary_steps(dataset)
-        if np.isfinite(steps).any():
+        if np.isfinite(boundary_steps(dataset)).any():
             rows.append(
                 [
                     name,
                     spell(_distance(dataset)),
-                    number(100 * within_a_step(steps)),
-                    str(int(np.isfinite(steps).sum())),
+                    _percent(within_a_step(dataset)),
+                    str(int(np.isfinite(decided(dataset)).sum())),
+                    str(int(bounded(dataset).sum())),
                 ]
             )
     head = ["arm", "steps from critical β, mean", "columns within one step, %", "columns"]
+    head.append("columns off the grid, not counted")
     return [head, *rows] if rows else []
 
 
-def within_a_step(steps: Array) -> float:
-    """Share of the columns whose boundary is known that lie within one step; NaN if none is."""
+def within_a_step(dataset: xr.Dataset) -> float:
+    """Share of the columns that lie within one step of critical_beta; NaN if that of none is known.
+
+    Columns whose boundary lies off the grid, and may lie nearer or farther, are left out.
+    """
+    steps = decided(dataset)
     known = steps[np.isfinite(steps)]
     return float((np.abs(known) <= 1).mean()) if known.size else float("nan")
 
 
-def _off_the_grid(dataset: xr.Dataset) -> npt.NDArray[np.bool_]:
-    """Whether a column has no boundary within the grid of beta, bool [mu, seed]."""
-    dead = (dataset["active_units"] == 0).transpose("mu", "seed", "beta").values
-    return dead.all(-1) | ~dead[..., -1]
+def decided(dataset: xr.Dataset) -> Array:
+    """The steps from critical_beta where they say whether a column lies within one, else NaN."""
+    return np.where(bounded(dataset), np.nan, boundary_steps(dataset))
+
+
+def _percent(share: float) -> str:
+    return number(100 * share) if np.isfinite(share) else "–"
 
 
 def _distance(dataset: xr.Dataset) -> Interval:

@@ -2,14 +2,16 @@
 
 A reading is an arm (how the models were trained) and a way to score them. Every claim is turned
 into one number a seed that is positive if the claim holds; the verdict is whether the bootstrap
-interval over seeds lies above 0, below 0, or on it.
+interval over seeds lies above 0, below 0, or on it. A rank correlation next to nothing is open
+too, and so is what a map says in which next to no model lives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Self
 
 import numpy as np
 import xarray as xr
@@ -20,6 +22,12 @@ POST_BASELINE = 0.1121
 POST_RUNS = 3
 # Controls are no reading of the post: it trained, with one noise variance and the sigmoid.
 CONTROLS = ("matched", "linear", "untrained")
+# Fewer living cells than this a seed have no ranking to speak of.
+FEW = 5
+# A rank correlation nearer to 0 than this is none, however well its sign is known.
+NOTHING = 0.1
+# Statistics are rounded to so many places: ranks that cancel leave a residue with a sign.
+PLACES = 9
 
 Score = Callable[[xr.Dataset], xr.DataArray]
 
@@ -49,7 +57,14 @@ LOSSES: dict[str, Score] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim under one reading: its statistic, positive if it holds, with the interval."""
+    """A claim under one reading: its statistic, positive if it holds, with the interval.
+
+    Attributes:
+        claim, arm, score: what is judged.
+        value, low, high: the statistic's mean over seeds and its interval.
+        living, collapsed: models of the arm, over mu, beta and seed; None where none was trained.
+        few: whether so few live that the score shows what collapse scores and no more.
+    """
 
     claim: str
     arm: str
@@ -57,13 +72,37 @@ class Verdict:
     value: float
     low: float
     high: float
+    living: int | None = None
+    collapsed: int | None = None
+    few: bool = False
+
+    @classmethod
+    def of(cls, claim: str, arm: str, score: str, found: Interval) -> Self:
+        """Make a verdict of a statistic's interval."""
+        # Adding 0.0 turns -0.0 into 0.0.
+        value, low, high = (
+            round(float(end), PLACES) + 0.0 for end in (found.mean, found.low, found.high)
+        )
+        return cls(claim, arm, score, value, low, high)
 
     @property
     def word(self) -> str:
-        """Holds, reversed, open (the interval touches 0), or one seed (there is no interval)."""
+        """Holds, reversed, open (the interval touches 0), or why nothing is concluded."""
         if not np.isfinite([self.low, self.high]).all():
             return "one seed"
+        if self.few:
+            return "too few living"
         return "holds" if self.low > 0 else "reversed" if self.high < 0 else "open"
+
+
+class Correlation(Verdict):
+    """A rank correlation: open where it is next to nothing."""
+
+    @property
+    def word(self) -> str:
+        """As of any verdict, but for a correlation nearer to 0 than `NOTHING`."""
+        word = super().word
+        return "open" if word in ("holds", "reversed") and abs(self.value) < NOTHING else word
 
 
 BASELINE = "untrained networks score 0.1121"
@@ -97,29 +136,37 @@ def verdicts(arms: dict[str, xr.Dataset]) -> list[Verdict]:
 
 def _of_arm(arm: str, dataset: xr.Dataset) -> Iterator[Verdict]:
     mu, beta = dataset["mu"].values, dataset["beta"].values
+    living, collapsed = (int((dataset["status"] == kind).sum()) for kind in ("ok", "collapsed"))
+    few = living < FEW * dataset.sizes["seed"]
 
-    def judge(claim: str, score: str, statistic: list[float]) -> Verdict:
-        return _verdict(claim, arm, score, interval(np.array(statistic)))
+    def counted(verdict: Verdict, *, few: bool = few) -> Verdict:
+        return replace(verdict, living=living, collapsed=collapsed, few=few)
 
+    def rank(claim: str, score: str, statistic: list[float]) -> Verdict:
+        return Correlation.of(claim, arm, score, interval(np.array(statistic)))
+
+    # A loss is a loss, whether or not its model lives; a map of recovery is of living models.
     for score, values in LOSSES.items():
         seeds = planes(dataset, values)
         if len(mu) > 1:
-            yield judge("loss rises with mu", score, [trend(p, mu, 0) for p in seeds])
+            yield counted(rank(CLAIMS[1], score, [trend(p, mu, 0) for p in seeds]), few=False)
         if len(beta) > 1:
-            yield judge("loss rises with beta", score, [trend(p, beta, 1) for p in seeds])
+            yield counted(rank(CLAIMS[2], score, [trend(p, beta, 1) for p in seeds]), few=False)
     if len(mu) < 2 or len(beta) < 2:
         return
     for score, values in FIRST_MAP.items():
         seeds = planes(dataset, values)
-        yield judge(CLAIMS[3], score, [low_corner_gain(plane) for plane in seeds])
-        yield judge(CLAIMS[4], score, [diagonality(p, mu, beta) for p in seeds])
+        gain = interval(np.array([low_corner_gain(plane) for plane in seeds]))
+        yield counted(Verdict.of(CLAIMS[3], arm, score, gain))
+        yield counted(rank(CLAIMS[4], score, [diagonality(p, mu, beta) for p in seeds]))
         for decoded, second in SECOND_MAP.items():
             pairs = zip(seeds, planes(dataset, second), strict=True)
             opposite = [-agreement(a.ravel(), b.ravel()) for a, b in pairs]
-            yield judge(CLAIMS[5], f"{score}; decoder {decoded}", opposite)
+            yield counted(rank(CLAIMS[5], f"{score}; decoder {decoded}", opposite))
     for decoded, second in SECOND_MAP.items():
         seeds = planes(dataset, second)
-        yield judge(CLAIMS[4], f"decoder, {decoded}", [diagonality(p, mu, beta) for p in seeds])
+        level_sets = [diagonality(plane, mu, beta) for plane in seeds]
+        yield counted(rank(CLAIMS[4], f"decoder, {decoded}", level_sets))
 
 
 def planes(dataset: xr.Dataset, values: Score) -> list[Array]:
@@ -192,7 +239,3 @@ class BaselineVerdict(Verdict):
         if self.low == self.high:
             return "one average"
         return "holds" if self.low <= POST_BASELINE <= self.high else "fails"
-
-
-def _verdict(claim: str, arm: str, score: str, found: Interval) -> Verdict:
-    return Verdict(claim, arm, score, float(found.mean), float(found.low), float(found.high))

@@ -20,18 +20,21 @@ from vaekit.figures.style import (
 )
 from vaekit.report.cells import number
 from vaekit.study.arms import REFERENCE
-from vaekit.study.boundary import within_a_step
+from vaekit.study.bias import living, optimum_r2, seed_means, together
+from vaekit.study.boundary import decided, within_a_step
 from vaekit.study.claims import Verdict, readings
-from vaekit.study.statistics import boundary_steps, interval
+from vaekit.study.statistics import interval
 
 WORDS = {
     "holds": "#2f7f79",
     "reversed": ACCENT,
     "fails": ACCENT,
     "open": BLANK,
+    "too few living": "white",
     "one seed": "white",
     "one average": "white",
 }
+HATCHES = {"too few living": "////"}
 
 
 def boundary(arms: dict[str, xr.Dataset]) -> Figure:
@@ -65,8 +68,9 @@ def boundary(arms: dict[str, xr.Dataset]) -> Figure:
             ax.set_yticks(range(len(beta)), [plain(b) for b in beta])
             ax.set_xlabel("μ")
             ax.set_ylabel("β")
-            share = within_a_step(boundary_steps(dataset))
-            text = f"{number(100 * share)} % of columns within one step"
+            share = within_a_step(dataset)
+            many = int(np.isfinite(decided(dataset)).sum())
+            text = f"{number(100 * share)} % of {many} columns within one step"
             heading(ax, name, text if np.isfinite(share) else "")
         made.colorbar(drawn, ax=list(axes), label="active units (mean over seeds)", shrink=0.6)
     return made
@@ -92,7 +96,13 @@ def verdict_map(judged: list[Verdict]) -> Figure:
             x, y = names.index(verdict.arm), places[verdict.claim, verdict.score]
             ax.add_patch(
                 matplotlib.patches.Rectangle(
-                    (x - 0.47, y - 0.45), 0.94, 0.9, color=WORDS[verdict.word], linewidth=0
+                    (x - 0.47, y - 0.45),
+                    0.94,
+                    0.9,
+                    facecolor=WORDS[verdict.word],
+                    hatch=HATCHES.get(verdict.word),
+                    hatchcolor=BLANK,
+                    linewidth=0,
                 )
             )
             colour = INK if verdict.word not in ("holds", "reversed") else "white"
@@ -109,7 +119,9 @@ def verdict_map(judged: list[Verdict]) -> Figure:
         for spine in ax.spines.values():
             spine.set_visible(False)
         key = [
-            matplotlib.patches.Patch(facecolor=WORDS[word], edgecolor=MUTED, label=word)
+            matplotlib.patches.Patch(
+                facecolor=WORDS[word], edgecolor=MUTED, hatch=HATCHES.get(word), label=word
+            )
             for word in dict.fromkeys(verdict.word for verdict in judged)
         ]
         made.legend(handles=key, loc="outside lower left", ncols=4, fontsize=9.5)
@@ -136,33 +148,45 @@ def control_lines(arms: dict[str, xr.Dataset]) -> dict[str, list[xr.Dataset]]:
 
 
 def controls(arms: dict[str, xr.Dataset]) -> Figure:
-    """Recovery over mu: as the post has it, at matched signal-to-noise ratio, and linear."""
-    lines = control_lines(arms)
+    """Recovery over mu: as the post has it, at matched signal-to-noise ratio, and linear.
+
+    At every mu the lines are means over the same pairs of beta and seed: those in which the models
+    of all lines live.
+    """
+    found: dict[str, dict[float, xr.DataArray]] = {
+        label: {float(mu): living(part, mu) for part in parts for mu in part["mu"].values}
+        for label, parts in control_lines(arms).items()
+    }
+    levels = sorted({mu for line in found.values() for mu in line})
+    shared = {
+        mu: dict(zip(lines, together(*lines.values()), strict=True))
+        for mu in levels
+        if (lines := {label: line[mu] for label, line in found.items() if mu in line})
+    }
+    counts = [int(np.isfinite(next(iter(lines.values()))).sum()) for lines in shared.values()]
     with house_style():
-        made = new_figure(6.4, 3.9)
+        made = new_figure(6.8, 4.2)
         ax = made.subplots()
         looks = zip((ACCENT, "#2f7f79", INK), ("o-", "s-", "^--"), strict=True)
-        for (label, parts), (colour, look) in zip(lines.items(), looks, strict=False):
-            mu = np.concatenate([part["mu"].values for part in parts])
-            found = interval(
-                np.concatenate(
-                    [
-                        part["recovery_r2"]
-                        .where(part["status"] != "diverged")
-                        .mean("beta")
-                        .transpose("mu", "seed")
-                        .values
-                        for part in parts
-                    ]
-                )
-            )
-            ax.plot(mu, found.mean, look, color=colour, label=label)
-            ax.fill_between(mu, found.low, found.high, color=colour, alpha=0.2, linewidth=0)
-        ax.set_xlabel("μ")
-        ax.set_ylabel("recovery R², mean over β")
-        ax.set_ylim(0, 1)
+        for label, (colour, look) in zip(found, looks, strict=False):
+            mu = [level for level in levels if label in shared[level]]
+            line = interval(np.array([seed_means(shared[level][label]) for level in mu]))
+            ax.plot(mu, line.mean, look, color=colour, label=label)
+            ax.fill_between(mu, line.low, line.high, color=colour, alpha=0.2, linewidth=0)
+        exact = optimum_r2(arms["linear"]) if "linear" in arms else None
+        if exact is not None and np.isfinite(exact).any():
+            best = float(exact.max())
+            ax.axhline(best, color=MUTED, linewidth=1.2, linestyle=":", label="its exact optimum")
+        ax.set_xticks(levels, [f"{plain(m)}\n{n}" for m, n in zip(levels, counts, strict=True)])
+        ax.set_xlabel("μ, and below it the pairs of β and seed that live in every line")
+        ax.set_ylabel("recovery R², mean over those pairs")
+        ax.set_ylim(0, 1.02)
         ax.legend(loc="lower left")
-        heading(ax, "Bias or signal-to-noise?", "bands: bootstrap intervals over seeds")
+        heading(
+            ax,
+            "Bias or signal-to-noise?",
+            "lines are paired at each μ, not along it; bands: bootstrap intervals over seeds",
+        )
     return made
 
 
@@ -191,6 +215,7 @@ def probe_error(arms: dict[str, xr.Dataset]) -> Figure:
         heading(
             ax,
             "The second heat map's probe",
+            "compare the two dots of an arm, not arms: each is over its own living cells\n"
             "bars: bootstrap intervals over seeds, which move both values of an arm together",
         )
     return made

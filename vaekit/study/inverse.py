@@ -13,7 +13,17 @@ import numpy as np
 import xarray as xr
 
 from vaekit.report.cells import number
-from vaekit.study.claims import FIRST_MAP, SECOND_MAP, Score, Verdict, planes, readings
+from vaekit.study.claims import (
+    FEW,
+    FIRST_MAP,
+    NOTHING,
+    SECOND_MAP,
+    Correlation,
+    Score,
+    Verdict,
+    planes,
+    readings,
+)
 from vaekit.study.section import Rows, spell
 from vaekit.study.statistics import Interval, agreement, interval
 
@@ -28,20 +38,6 @@ MAPS: dict[str, Score] = {
 }
 RAW, SCALED, TURNED = MAPS
 SECOND = SECOND_MAP["3 epochs"]
-# Fewer cells than this have no ranking to speak of.
-FEW = 5
-# A rank correlation nearer to 0 than this is none, however well its sign is known.
-NOTHING = 0.1
-
-
-class Agreement(Verdict):
-    """A rank correlation of two maps: holds if they run the same way, reversed if opposite ways."""
-
-    @property
-    def word(self) -> str:
-        """As of any verdict, but open where the correlation is next to nothing."""
-        word = super().word
-        return "open" if word != "one seed" and abs(self.value) < NOTHING else word
 
 
 def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
@@ -62,7 +58,9 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             f"{name}: over all cells the first map (truth → code, 3 epochs) and the second have a "
             f"rank correlation of {as_it_is}; with the first map's error divided by the code's "
             f"variance (1 − R²) of {over}; with the probe turned round (code → truth) of {turned}. "
-            f"The first map's own with the code's variance is {spell(variance)}."
+            "The first map's error has a rank correlation of "
+            f"{spell(variance)} with the variance of the code that it predicts: above 0 it is "
+            "small where the code is small."
         ),
     ]
     every = {label: _words(shown, label) for label in MAPS}
@@ -77,6 +75,18 @@ def inverse_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
         f"{every[TURNED].count('reversed')} with the probe turned round; the same way in "
         f"{same[0]}, {same[1]} and {same[2]}; the others are open, or nearer to 0 than {NOTHING}."
     )
+    alive = _words(shown, RAW, alive_only=True)
+    if alive:
+        opposite = alive.count("reversed")
+        sentences.append(
+            f"Among living models alone, the error as it is, the maps run opposite ways in "
+            f"{opposite} of the {len(alive)} readings that have at least {FEW} of them a seed"
+            + (
+                ": what makes the inverse relation is not collapse alone."
+                if opposite > len(alive) / 2
+                else "."
+            )
+        )
     return [*sentences, _conclusion(every, _words(shown, SCALED, alive_only=True))]
 
 
@@ -96,7 +106,7 @@ def inverse_table(arms: dict[str, xr.Dataset]) -> Rows:
     return [head, *rows] if rows else []
 
 
-def with_the_decoder(dataset: xr.Dataset, label: str, *, alive_only: bool = False) -> Agreement:
+def with_the_decoder(dataset: xr.Dataset, label: str, *, alive_only: bool = False) -> Correlation:
     """Rank correlation over cells of a first map with the 3-epoch decode MSE, over seeds.
 
     Args:
@@ -105,7 +115,7 @@ def with_the_decoder(dataset: xr.Dataset, label: str, *, alive_only: bool = Fals
         alive_only: leave out collapsed models; a seed with few living ones then says nothing.
     """
     found = _correlation(dataset, MAPS[label], SECOND, alive_only=alive_only)
-    return Agreement("", "", label, float(found.mean), float(found.low), float(found.high))
+    return Correlation.of("", "", label, found)
 
 
 def _correlation(

@@ -44,7 +44,9 @@ def pairs_in_words(arms: dict[str, xr.Dataset]) -> list[str]:
             for measure, score in MEASURES.items()
         )
         many = "one pair of arms" if len(pairs) == 1 else f"{len(pairs)} pairs of arms"
-        sentences.append(f"{words} changes {changes} (mean over all cells of {many}).")
+        sentences.append(
+            f"{words} changes {changes} (mean over all cells of {many}, collapsed ones included)."
+        )
     return sentences
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import xarray as xr
@@ -49,8 +51,12 @@ def run_study(
             f"out: {out} holds the study {' '.join(_identity(out))}; allowed: that one"
         )
     out.mkdir(parents=True, exist_ok=True)
-    text = tomli_w.dumps({"study": study.name, "preset": study.preset, "command": command})
-    write_whole(out / STUDY_FILE, text)
+    commits = made_by(out)["commit"].split(", ") if (out / STUDY_FILE).is_file() else []
+    if any(not (out / "arms" / arm.name / FILE_NAME).is_file() for arm in study.arms):
+        commits.append(checked_out())
+    about = {"study": study.name, "preset": study.preset, "command": command}
+    about["commit"] = ", ".join(dict.fromkeys(commit for commit in commits if commit))
+    write_whole(out / STUDY_FILE, tomli_w.dumps(about))
     for place, arm in enumerate(study.arms, 1):
         progress.note(f"arm {place} of {len(study.arms)}: {arm.name}")
         run_sweep(
@@ -84,11 +90,43 @@ def open_study(directory: Path | str) -> tuple[Study, dict[str, xr.Dataset]]:
     return study, found
 
 
+def made_by(directory: Path | str) -> dict[str, str]:
+    """How a study was made: command, and commit ("" where that is not known).
+
+    Raises:
+        ConfigError: its file is none.
+    """
+    values = _file(Path(directory) / STUDY_FILE)
+    return {name: str(values.get(name, "")) for name in ("command", "commit")}
+
+
+def checked_out() -> str:
+    """The commit of the sources that run, "-dirty" if they were changed; "" if they are in none."""
+    here = Path(__file__).parent
+    # A checkout of something else may hold an environment that we are installed in.
+    tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
+    name = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
+    options: dict[str, Any] = {"cwd": here, "capture_output": True, "check": True, "timeout": 30}
+    try:
+        subprocess.run(tracked, **options)  # noqa: S603 (fixed words)
+        done = subprocess.run(name, **options)  # noqa: S603 (fixed words)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return str(done.stdout, "utf-8").strip()
+
+
 def _identity(directory: Path) -> tuple[str, str]:
     path = directory / STUDY_FILE
+    values = _file(path)
     try:
-        values = tomllib.loads(read_small(path, FILE_BYTES).decode())
         return str(values["study"]), str(values["preset"])
+    except KeyError as error:
+        raise ConfigError("study", str(path), f"a study's file ({error})") from None
+
+
+def _file(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(read_small(path, FILE_BYTES).decode())
     # What is no text and what is no TOML are ValueErrors, and brackets nest too deep.
-    except (OSError, ValueError, RecursionError, KeyError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError("study", str(path), f"a study's file ({error})") from None

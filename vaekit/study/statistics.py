@@ -63,8 +63,13 @@ def _mean(values: Array) -> Array:
 
 
 def agreement(first: Array, second: Array) -> float:
-    """Spearman's rank correlation of what is finite in both; 0 if one is constant or not there."""
+    """Spearman's rank correlation of what is finite in both.
+
+    0 if one is constant; NaN if there are fewer than two values to compare.
+    """
     known = np.isfinite(first) & np.isfinite(second)
+    if known.sum() < 2:
+        return float("nan")
     found = rank_correlation(first[known], second[known])
     return found if np.isfinite(found) else 0.0
 
@@ -72,13 +77,15 @@ def agreement(first: Array, second: Array) -> float:
 def trend(plane: Array, along: Array, axis: int) -> float:
     """Mean over the lines of a plane [mu, beta] of the rank correlation with a coordinate.
 
+    Lines with fewer than two values are left out; NaN if all are.
+
     Args:
         plane: [mu, beta].
         along: the coordinate of the axis.
         axis: 0 for mu, 1 for beta.
     """
     lines = plane.T if axis == 0 else plane
-    return float(np.mean([agreement(line, along) for line in lines]))
+    return float(_mean(np.array([agreement(line, along) for line in lines])))
 
 
 def boundary_steps(dataset: xr.Dataset) -> Array:
@@ -86,7 +93,8 @@ def boundary_steps(dataset: xr.Dataset) -> Array:
 
     The measured boundary is the first beta from which on no unit is active; theory's is the first
     beta not below critical_beta. 0 is agreement, negative is collapse too early; NaN where a model
-    of the column diverged, or theory knows no boundary.
+    of the column diverged, or theory's boundary lies off the grid. Where the measured one does, the
+    steps are a bound: see `bounded`.
     """
     units = dataset["active_units"].transpose("mu", "seed", "beta").values
     gone = (dataset["status"] == "diverged").any("beta").transpose("mu", "seed").values
@@ -97,3 +105,19 @@ def boundary_steps(dataset: xr.Dataset) -> Array:
     steps = (units.shape[-1] - dead) - expected
     seen = (critical >= beta[0]) & (critical <= beta[-1])
     return np.where(gone | ~seen, np.nan, steps)
+
+
+def bounded(dataset: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Columns of which `boundary_steps` is a bound that does not decide, bool [mu, seed].
+
+    Where every beta collapsed, or the largest did not, the boundary is off the grid and at least as
+    far from critical_beta as is counted: a bound within one step says neither that it lies within
+    one nor that it does not.
+    """
+    return off_the_grid(dataset) & (np.abs(boundary_steps(dataset)) <= 1)
+
+
+def off_the_grid(dataset: xr.Dataset) -> npt.NDArray[np.bool_]:
+    """Whether a column has no boundary within the grid of beta, bool [mu, seed]."""
+    dead = (dataset["active_units"] == 0).transpose("mu", "seed", "beta").values
+    return dead.all(-1) | ~dead[..., -1]

@@ -16,8 +16,8 @@ _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 
 
 def sigmoid(z: npt.ArrayLike) -> Array:
-    """The logistic function 1 / (1 + exp(-z)), without overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(z, dtype=np.float64)))
+    """The logistic function 1 / (1 + exp(-z)), without overflow and with all digits near 0."""
+    return np.exp(-np.logaddexp(0.0, -np.asarray(z, dtype=np.float64)))
 
 
 def _moments(mu: npt.ArrayLike, generator: Generator) -> tuple[Array, Array]:
