@@ -12,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 
 from bench.peers import OURS, OURS_AGAIN
 from bench.sections import SECTIONS
+from bench.timing import BenchError
 from vaekit.figures import save_figure
 from vaekit.files import write_whole
 
@@ -22,11 +23,11 @@ def load(folder: Path) -> dict[str, Any]:
     """Read the samples of a machine.
 
     Raises:
-        SystemExit: there are none.
+        BenchError: there are none.
     """
     path = folder / "training.json"
     if not path.is_file():
-        raise SystemExit(f"bench: {path} is not there; `nox -s bench` without --report makes it")
+        raise BenchError(f"{path} is not there; `nox -s bench` without --report makes it")
     content = json.loads(path.read_text(encoding="utf-8"))
     for name in ("operations", "demonstration"):
         other = folder / f"{name}.json"
@@ -45,7 +46,7 @@ def write_report(folder: Path) -> Path:
         The page.
 
     Raises:
-        SystemExit: there are no samples.
+        BenchError: there are no samples.
     """
     content = load(folder)
     pictures = folder / "figures"
@@ -53,7 +54,7 @@ def write_report(folder: Path) -> Path:
     parts = []
     for section in SECTIONS:
         measured = content.get(section.key, {"skipped": {}})
-        if section.draw and set(measured) == {"skipped"}:
+        if section.draw and set(measured) <= {"skipped", "provenance"}:
             continue
         picture = ""
         if section.draw:

@@ -113,8 +113,7 @@ SECTIONS = (
         "demonstration",
         "Does the gate keep its word?",
         "demonstration",
-        "Comparisons in real processes, of a commit with itself and with a copy of it that does "
-        "5 % more work. Dashes: the limit that an interval must lie above.",
+        tables.demonstration_note,
         figures.demonstration,
         tables.demonstration_rows,
     ),

@@ -96,6 +96,16 @@ def operation_rows(content: dict[str, Any]) -> Rows:
     return found
 
 
+def demonstration_note(content: dict[str, Any]) -> str:
+    """Say what was compared with what."""
+    made = content["demonstration"]
+    return (
+        f"Comparisons by {made['sets']} sets of fresh processes each, of a commit with itself and "
+        f"with a copy of it that does {made['planted_size']:.1%} more work, as measured. Dashes: "
+        "the limit that an interval must lie above."
+    )
+
+
 def demonstration_rows(content: dict[str, Any]) -> Rows:
     """The table of what the gate said."""
     made = content["demonstration"]

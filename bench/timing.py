@@ -22,6 +22,10 @@ CPU = torch.device("cpu")
 REPORTS = Path(__file__).resolve().parent.parent / "reports" / "bench"
 
 
+class BenchError(Exception):
+    """What was asked for cannot be done: exit code 2, since 1 says that the tree is slower."""
+
+
 def interleave(
     functions: Mapping[str, Callable[[], object]],
     rounds: int,
@@ -95,9 +99,14 @@ def provenance(command: str) -> dict[str, Any]:
     }
 
 
-def store(name: str, content: Mapping[str, Any]) -> Path:
-    """Write a benchmark's raw samples to reports/bench/<machine>/<name>.json."""
-    folder = REPORTS / machine_slug()
+def place(*, quick: bool = False) -> Path:
+    """Folder of this machine's samples: reports/bench/<machine>, a quick run's in `quick` there."""
+    return REPORTS / machine_slug() / ("quick" if quick else "")
+
+
+def store(name: str, content: Mapping[str, Any], *, quick: bool = False) -> Path:
+    """Write a benchmark's raw samples to `place`; a quick run never replaces a full one's."""
+    folder = place(quick=quick)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     write_whole(path, json.dumps(content, indent=1) + "\n")

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from bench import __main__ as cli
-from bench import gate
+from bench import gate, timing
+from bench_samples import samples
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
@@ -24,6 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
     [
         (("--against", "HEAD", "--report"), "--against goes without --report"),
         (("--against", "HEAD", "--demonstrate"), "--against goes without --demonstrate"),
+        (("--demonstrate", "--quick"), "--demonstrate goes without --quick"),
         (("--demonstrate", "0"), "got '0'; allowed: 1 or more"),
         (("--demonstrate", "some"), "got 'some'; allowed: 1 or more"),
     ],
@@ -56,9 +58,38 @@ def test_a_commit_and_a_stored_run_go_each_to_its_own(
     assert asked == ["HEAD", tmp_path / "training.json"]
 
 
+def test_what_cannot_be_compared_is_no_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 says that the tree is slower."""
+    assert run(monkeypatch, "--against", "no-such-commit") == 2
+    assert "got 'no-such-commit'; allowed: a commit" in capsys.readouterr().err
+    (tmp_path / "training.json").write_text("{}")
+    assert run(monkeypatch, "--against", str(tmp_path)) == 2
+    assert run(monkeypatch, "--report", str(tmp_path / "nowhere")) == 2
+
+
+def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(timing, "REPORTS", tmp_path)
+    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(cli, "run", lambda quick: samples())
+    monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "training.json").write_text("full")
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
+    cli.main()
+    page = tmp_path / "here" / "quick" / "index.html"
+    assert page.is_file()
+    assert capsys.readouterr().out.endswith(f"{page}\n")
+    assert [path.name for path in (tmp_path / "here").glob("*.*")] == ["training.json"]
+    assert (tmp_path / "here" / "training.json").read_text() == "full"
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_gate_that_breaks_its_word_is_a_failure(
     kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "demonstrate", lambda sets, rounds: kept)
+    monkeypatch.setattr(cli, "demonstrate", lambda trials: kept)
     assert run(monkeypatch, "--demonstrate") == (not kept)
