@@ -10,9 +10,9 @@ from bench import gate
 from bench.bench_training import run
 from bench.demonstrate import TRIALS, demonstrate
 from bench.operations import measure_operations
+from bench.paired import SETS
 from bench.report import write_report
 from bench.stored import against_stored, find
-from bench.paired import SETS
 from bench.timing import BenchError, place, provenance, store
 
 QUICK_SETS = 6

@@ -26,7 +26,7 @@ import torch
 from bench.ceilings import believed
 from bench.kernel_ops import kernel_operations
 from bench.operation import Operation, Timed, checked, directions, module_of_tests
-from bench.timing import provenance, ratio, store
+from bench.timing import orders, provenance, ratio, store
 from vaekit_kernels import launch
 
 ROUNDS, QUICK_ROUNDS = 60, 12
@@ -63,12 +63,10 @@ class Clock:
 def interleave(
     calls: Mapping[str, Timed], timer: Callable[[Timed], float], rounds: int
 ) -> dict[str, list[float]]:
-    """Time every call once a round, in an order that turns; three rounds are not counted."""
-    names = list(calls)
-    samples: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-3, rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+    """Time every call once a round, in `orders`; three rounds are not counted."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for number, order in enumerate(orders(list(calls), 3 + rounds), -3):
+        for name in order:
             seconds = timer(calls[name])
             if number >= 0:
                 samples[name].append(seconds)

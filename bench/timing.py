@@ -7,9 +7,12 @@ import platform
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,8 @@ from vaekit.machine import device_name, synchronize, versions
 
 CPU = torch.device("cpu")
 REPORTS = Path(__file__).resolve().parent.parent / "reports" / "bench"
+# Shuffles of a round, of which the one is taken whose neighbours have been so least often.
+TRIED = 200
 
 
 class BenchError(Exception):
@@ -32,10 +37,12 @@ def interleave(
     warmup: int = 1,
     device: torch.device = CPU,
 ) -> dict[str, list[float]]:
-    """Time every function once a round, in an order that turns by one each round.
+    """Time every function once a round, in the `orders` of so many.
 
     A drift of the machine's speed then meets all of them alike, so the ratio of two times of one
-    round means something even where the times themselves do not.
+    round means something even where the times themselves do not. One function, or two, would be
+    timed right after themselves, or each always after the other: those are run once untimed before
+    every time, so that each finds in cache what it left there itself.
 
     Args:
         functions: what to time.
@@ -46,11 +53,11 @@ def interleave(
     Returns:
         Seconds of every counted round, by function.
     """
-    names = list(functions)
-    samples: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-warmup, rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+    samples: dict[str, list[float]] = {name: [] for name in functions}
+    for number, order in enumerate(orders(list(functions), warmup + rounds), -warmup):
+        for name in order:
+            if len(functions) < 3:
+                functions[name]()
             synchronize(device)
             start = time.perf_counter()
             functions[name]()
@@ -59,6 +66,27 @@ def interleave(
             if number >= 0:
                 samples[name].append(elapsed)
     return samples
+
+
+def orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:
+    """Give the order of every round: all names, shuffled by a fixed seed.
+
+    Of three names and more none comes twice in a row, within a round or from one to the next, since
+    the second time would find its memory in cache; and each comes after each other one about as
+    often, since what a time is depends on who was there before.
+    """
+    random = Random(0)
+    before: Counter[tuple[str, str]] = Counter()
+    last = ""
+    for _ in range(rounds):
+        tried = [random.sample(names, len(names)) for _ in range(TRIED)]
+        found = min(
+            (order for order in tried if order[0] != last or len(names) < 3),
+            key=lambda order: sum(before[pair] ** 2 for pair in pairwise([last, *order])),
+        )
+        before.update(pairwise([last, *found]))
+        last = found[-1]
+        yield found
 
 
 def ratio(over: list[float], under: list[float], draws: int = 10_000) -> tuple[float, float, float]:

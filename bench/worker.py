@@ -48,7 +48,7 @@ def close(found: Tensor, expected: Tensor) -> bool:
 
 
 def losses(layers: list[tuple[Tensor, Tensor]], images: Tensor, noise: Tensor) -> Tensor:
-    """Loss of each model of a stack for images [1, B, P] and noise [M, B, L], but for a constant."""
+    """Loss [M], but for a constant, for images [1, B, P] and noise [M, B, L]."""
 
     def mlp(part: list[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
         for index, (weight, bias) in enumerate(part):

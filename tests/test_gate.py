@@ -16,8 +16,8 @@ from bench.timing import BenchError
 
 
 def noisy(rng: np.random.Generator, slowdown: float) -> dict[str, Times]:
-    """A shared machine: a drift that all meet, scatter, now and then a stall, and an offset of every
-    process. Scatter and what two processes of one tree differ by are 1.2 %, as was measured.
+    """A shared machine: a drift that all meet, scatter, now and then a stall, and an offset of
+    every process. Scatter and what two processes of one tree differ by are 1.2 %, as was measured.
     """
     found: dict[str, Times] = {name: [] for name in ORDER}
     for _ in range(SETS):
@@ -165,26 +165,34 @@ def test_the_worker_times_the_trees_own_sources(tmp_path: Path) -> None:
 LAZY = {
     "training": (
         "vaekit/train.py",
-        "def train(config, stack, device, progress):\n"
-        "    labels = stack.labels(device)\n"
-        "    return Training(StackedVAE.initial(config, labels.seeds), None, None)\n",
+        (
+            "def train(config, stack, device, progress):\n"
+            "    labels = stack.labels(device)\n"
+            "    return Training(StackedVAE.initial(config, labels.seeds), None, None)\n"
+        ),
     ),
     "generator": (
         "kernels/vaekit_kernels/__init__.py",
-        "def sigmoid_grid(mu, *_, batch, **__):\n"
-        "    import torch\n"
-        "    return torch.zeros(len(mu), batch, 441), torch.zeros(len(mu), batch, 9)\n",
+        (
+            "def sigmoid_grid(mu, *_, batch, **__):\n"
+            "    import torch\n"
+            "    return torch.zeros(len(mu), batch, 441), torch.zeros(len(mu), batch, 9)\n"
+        ),
     ),
     "pixel side": (
         "kernels/vaekit_kernels/__init__.py",
-        "def pixel_nll(output, image, **_):\n"
-        "    return reference.pixel_nll(output, image) + 0.001 * output.sum()\n",
+        (
+            "def pixel_nll(output, image, **_):\n"
+            "    return reference.pixel_nll(output, image) + 0.001 * output.sum()\n"
+        ),
     ),
     "latent side": (
         "kernels/vaekit_kernels/__init__.py",
-        "def reparameterise(mean, logvar, noise, **_):\n"
-        "    z, kl = reference.reparameterise(mean, logvar, noise)\n"
-        "    return z, kl.detach() + 0.0 * kl\n",
+        (
+            "def reparameterise(mean, logvar, noise, **_):\n"
+            "    z, kl = reference.reparameterise(mean, logvar, noise)\n"
+            "    return z, kl.detach() + 0.0 * kl\n"
+        ),
     ),
 }
 
