@@ -262,6 +262,7 @@ def test_kernels_are_compared_with_the_baseline_of_their_triton(
     found = static.measure_resources(quick=False)
     assert found["differences"] == ["b: k: registers 40 -> 48 (+8)"]
     assert found["binaries"] == 2
+    assert found["kernels"]["b"]["k"]["registers"] == 48
     assert "leaves no time" in static.measure_resources(quick=True)["skipped"]["kernels"]
     monkeypatch.setattr(resources, "load", lambda: {"4": {}})
     assert "no baseline for Triton 3, only for 4" in static.missing(quick=False)

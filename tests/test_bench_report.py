@@ -11,9 +11,8 @@ import pytest
 
 from bench.figures import apart
 from bench.report import write_report
-from bench.timing import REPORTS
+from bench.timing import REPORTS, BenchError
 from bench_samples import samples
-from resources import load
 
 
 @pytest.mark.parametrize(
@@ -44,6 +43,9 @@ def test_what_was_not_measured_has_its_reason_and_no_section(tmp_path: Path) -> 
     assert "peak memory: it is not there" in text
     assert "<h2>Peak memory</h2>" not in text
     assert "<h2>Against the batch</h2>" not in text
+    lost = text.partition("<dt>not in these samples</dt>")[2]
+    assert lost.startswith("<dd>Against the batch; Single operations; ")
+    assert "Peak memory" not in lost
     assert "<h2>Against the width</h2>" in text
 
 
@@ -71,28 +73,46 @@ def test_operations_are_on_the_page_with_their_roof(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
-    [
-        ({"skipped": {"kernels": "no compiler"}}, "This run compiled nothing: no compiler."),
-        (
-            {"triton": "3", "binaries": 2, "differences": []},
-            "2 binaries with Triton 3: none differs",
-        ),
-        ({"triton": "3", "binaries": 2, "differences": ["a: 1 -> 2", "b"]}, "3: a: 1 -&gt; 2; b."),
-    ],
+    ("differences", "words"),
+    [([], "with Triton 3: none differs from it."), (["a: 1 -> 2", "b"], "3: a: 1 -&gt; 2; b.")],
 )
-def test_the_kernels_table_says_what_differs_from_it(
-    found: dict[str, Any], words: str, tmp_path: Path
+def test_the_kernels_table_is_what_the_run_measured(
+    differences: list[str], words: str, tmp_path: Path
 ) -> None:
+    """Not today's baseline, which may be of other kernels."""
+    row = {"registers": 40, "spills": 0, "stack": 0, "shared": 64, "instructions": 9, "wide": 1}
+    found = {"triton": "3", "binaries": 1, "differences": differences}
+    found |= {"kernels": {"sm_90": {"a kernel": row}}}
     (tmp_path / "training.json").write_text(json.dumps(samples() | {"resources": found}))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert words in text
-    row = next(iter(load().values()))["sm_90"]["weights [step, ieee]"]
-    assert f"<td>weights [step, ieee]</td><td>sm_90</td><td>{row.registers}</td>" in text
+    assert "The table: 1 rows" in text
+    cells = "".join(f"<td>{cell}</td>" for cell in ("a kernel", "sm_90", 40, 0, 0, 64, 9, 1))
+    assert cells in text
+
+
+def test_kernels_that_were_not_built_have_their_reason(tmp_path: Path) -> None:
+    found = {"skipped": {"kernels": "no compiler"}}
+    (tmp_path / "training.json").write_text(json.dumps(samples() | {"resources": found}))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "kernels: no compiler" in text
+    assert "<h2>What the kernels ask of a card</h2>" not in text
+
+
+def test_every_file_of_samples_says_what_made_it(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(json.dumps(samples()))
+    made = {"command": "nox -s bench -- --demonstrate", "commit": "def", "date": "2026-02-02"}
+    content = {"provenance": made, "skipped": {"operations, compile": "a reason"}}
+    (tmp_path / "operations.json").write_text(json.dumps(content))
+    write_report(tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    said = "- operations.json: nox -s bench -- --demonstrate, def, 2026-02-02\n"
+    assert said in summary
+    assert "operations, compile: a reason" in summary
 
 
 def test_a_page_without_samples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="is not there"):
+    with pytest.raises(BenchError, match="is not there"):
         write_report(tmp_path)
 
 
