@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import platform
 import re
+import shutil
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -22,7 +26,8 @@ from vaekit.files import write_whole
 from vaekit.machine import device_name, synchronize, versions
 
 CPU = torch.device("cpu")
-REPORTS = Path(__file__).resolve().parent.parent / "reports" / "bench"
+ROOT = Path(__file__).resolve().parents[1]
+REPORTS = ROOT / "reports" / "bench"
 # Shuffles of a round, of which the one is taken whose neighbours have been so least often.
 TRIED = 200
 
@@ -101,29 +106,52 @@ def ratio(over: list[float], under: list[float], draws: int = 10_000) -> tuple[f
     return float(np.median(ratios)), float(low), float(high)
 
 
+def machine_name() -> str:
+    """Name the processor with its threads and, where there is one, the card."""
+    cards = [torch.device("cuda")] if torch.cuda.is_available() else []
+    return ", ".join(map(device_name, [CPU, *cards]))
+
+
 def machine_slug() -> str:
-    """Name the machine by its processor and threads, fit for a folder's name."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return re.sub(r"[^a-z0-9]+", "-", device_name(device).lower()).strip("-")
+    """Name the machine by its processor, threads and card, fit for a folder's name."""
+    return re.sub(r"[^a-z0-9]+", "-", machine_name().lower()).strip("-")
+
+
+def said(*command: str) -> str:
+    """What a command prints; an empty text where it is not there or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    return "" if done.returncode else done.stdout.strip()
+
+
+def tools() -> dict[str, str]:
+    """Versions of what only the benchmarks use, and of what drives a card; "absent" where not."""
+    found = dict.fromkeys(("jax", "jaxlib"), "")
+    for package in found:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    compilers = (said(name, "--version").partition("\n")[0] for name in ("g++", "clang++"))
+    found["C++ compiler"] = next(filter(None, compilers), "")
+    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    found["driver"] = said(*query).partition("\n")[0]
+    triton = importlib.util.find_spec("triton")
+    if triton and triton.origin:
+        ptxas = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "ptxas"
+        found["ptxas"] = said(str(ptxas), "--version").rpartition("\n")[2]
+    return {name: text or "absent" for name, text in found.items()}
 
 
 def provenance(command: str) -> dict[str, Any]:
     """What a figure needs beside it: command, commit, date, machine, versions, threads."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],  # noqa: S607 (the user's own git)
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=REPORTS.parent.parent,
-    ).stdout.strip()
     return {
         "command": command,
-        "commit": commit or "not a checkout",
+        "commit": said("git", "describe", "--always", "--dirty") or "not a checkout",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": device_name(torch.device("cpu")),
+        "machine": machine_name(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(terse=True),
-        "versions": versions(),
+        "versions": versions() | tools(),
     }
 
 

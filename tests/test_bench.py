@@ -18,7 +18,7 @@ import torch
 from torch.autograd.profiler import profile, record_function
 
 import resources
-from bench import ceilings, compiled, curves, parts, peers, static
+from bench import ceilings, compiled, curves, parts, peers, static, timing
 from bench.bench_estimators import measure, table
 from bench.ceilings import believed, step_flops
 from bench.eager import stacked_autograd
@@ -105,6 +105,29 @@ def test_one_or_two_are_each_timed_right_after_themselves(names: str) -> None:
     interleave(functions, rounds=6)
     assert calls[::2] == calls[1::2]
     assert {calls.count(name) for name in names} == {14}
+
+
+def test_a_machine_is_its_processor_and_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "device_name", lambda device: f"A {device.type.upper()} (2)")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert timing.machine_slug() == "a-cpu-2"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert timing.machine_slug() == "a-cpu-2-a-cuda-2"
+    assert timing.provenance("made")["machine"] == "A CPU (2), A CUDA (2)"
+
+
+def test_every_version_that_matters_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"g++": "g++ 13\nFree", "nvidia-smi": "570.1\n570.1", "ptxas": "ptxas\nV12.8"}
+    monkeypatch.setattr(timing, "said", lambda name, *_: answers.get(Path(name).name, ""))
+    monkeypatch.setattr(timing, "version", {"jax": "0.7", "jaxlib": "0.7.1"}.__getitem__)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: SimpleNamespace(origin="/there/__init__.py")
+    )
+    found = {"jax": "0.7", "jaxlib": "0.7.1", "C++ compiler": "g++ 13", "driver": "570.1"}
+    assert timing.tools() == found | {"ptxas": "V12.8"}
+    answers.clear()
+    assert timing.tools()["driver"] == timing.tools()["C++ compiler"] == "absent"
+    assert timing.provenance("made")["versions"].keys() > found.keys()
 
 
 def test_the_interval_of_a_ratio_covers_the_truth() -> None:
