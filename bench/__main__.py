@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bench import gate
+from bench.bench_kernels import measure_kernels
 from bench.bench_training import run
 from bench.demonstrate import TRIALS, demonstrate
 from bench.operations import measure_operations
@@ -14,6 +15,7 @@ from bench.paired import SETS
 from bench.report import write_report
 from bench.stored import against_stored, find
 from bench.timing import BenchError, place, provenance, store
+from vaekit.machine import resolve_device
 
 QUICK_SETS = 6
 
@@ -58,11 +60,15 @@ def command_line() -> argparse.ArgumentParser:
 
 def measure(*, quick: bool) -> None:
     """Measure everything that the page shows, and store it."""
+    device = resolve_device("auto")
     made = {"provenance": provenance("nox -s bench" + (" -- --quick" if quick else ""))}
-    path = store("training", made | run(quick=quick), quick=quick)
+    path = store("training", made | run(device, quick=quick), quick=quick)
     print(f"\nraw samples: {path}\n", flush=True)
     path = store("operations", made | measure_operations(quick=quick), quick=quick)
-    print(f"\nraw samples: {path}\n")
+    print(f"\nraw samples: {path}\n", flush=True)
+    if device.type == "cuda":
+        path = store("kernels", made | measure_kernels(quick=quick), quick=quick)
+        print(f"\nraw samples: {path}\n")
 
 
 def is_slower(ref: str, *, quick: bool) -> bool:

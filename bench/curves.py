@@ -88,19 +88,21 @@ def curve(
     return {"steps": steps, "curve": points}
 
 
-def models_curve(models: Iterable[int], steps: int, rounds: int) -> dict[str, Any]:
+def models_curve(
+    models: Iterable[int], steps: int, rounds: int, device: torch.device
+) -> dict[str, Any]:
     """Time the default network against the number of models."""
-    problems = {str(count): partial(default_problem, count, steps) for count in models}
+    problems = {str(count): partial(default_problem, count, steps, device) for count in models}
     return curve("the number of models", steps, rounds, problems)
 
 
-def measure_curves(steps: int, rounds: int, *, quick: bool) -> dict[str, Any]:
+def measure_curves(steps: int, rounds: int, device: torch.device, *, quick: bool) -> dict[str, Any]:
     """Draw all three curves.
 
     Returns:
         scaling (against the number of models), batch and width.
     """
-    made = partial(default_problem, STACK, steps)
+    made = partial(default_problem, STACK, steps, device)
     batches = {
         str(size): partial(made, batch=size) for size in (QUICK_BATCHES if quick else BATCHES)
     }
@@ -109,7 +111,7 @@ def measure_curves(steps: int, rounds: int, *, quick: bool) -> dict[str, Any]:
         for wide, narrow in (QUICK_WIDTHS if quick else WIDTHS)
     }
     return {
-        "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds),
+        "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds, device),
         "batch": curve(f"the batch, {STACK} models", steps, rounds, batches),
         "width": curve(f"the hidden widths, {STACK} models", steps, rounds, widths),
     }

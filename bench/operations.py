@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.ceilings import believed, cpu_ceilings, memory_rate, product_rate
+from bench.ceilings import believed, measure_ceilings, memory_rate, product_rate
 from bench.compiled import compiler_missing
 from bench.test_operations import rows
 
@@ -72,7 +72,7 @@ def measure_operations(*, quick: bool) -> dict[str, Any]:
     """
     skipped = left_out(quick=quick)
     declared = [row for row in rows() if row[2] not in skipped]
-    ceilings = cpu_ceilings()
+    ceilings = measure_ceilings()
     bytes_a_second, work_a_second = memory_rate(ceilings), product_rate(ceilings)
     found, lost = [], set(declared)
     print("\nsingle operations, each held to its definition, timed, and held again\n", flush=True)

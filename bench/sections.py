@@ -102,6 +102,13 @@ SECTIONS = (
         tables.operation_rows,
     ),
     Section(
+        "kernels",
+        "Kernels on the card",
+        "kernels",
+        tables.kernel_note,
+        rows=tables.kernel_rows,
+    ),
+    Section(
         "resources",
         "What the kernels ask of a card",
         "resources",

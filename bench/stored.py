@@ -19,10 +19,12 @@ from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
 from bench.ceilings import product_rate
 from bench.curves import STACK, models_curve
+from bench.jax_peer import jax_elsewhere
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, limit, noise_of
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent
 from bench.problem import default_problem
 from bench.timing import BenchError, provenance, ratio, store
+from vaekit.machine import resolve_device
 
 Samples = dict[str, list[float]]
 
@@ -77,7 +79,8 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         points = content["scaling"]["curve"].values()
         twice = all(OURS_AGAIN in point["seconds"] for point in points)
         _same(path, "noise of every point", "known" if twice else "not stored", "known")
-        here_too = [name for name in PEERS if name not in absent(quick=quick)] + [OURS_AGAIN]
+        left_out = absent(quick=quick) | jax_elsewhere(resolve_device("auto"))
+        here_too = [name for name in PEERS if name not in left_out] + [OURS_AGAIN]
         _same(path, "list of what was timed", list(content["peers"]["seconds"]), here_too)
         stored, noise = training_samples(content)
         found, now = training_samples(measure_training(content, plan, quick=quick))
@@ -142,11 +145,11 @@ def training_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, flo
 
 def measure_training(content: Mapping[str, Any], plan: Plan, *, quick: bool) -> dict[str, Any]:
     """Time the engine among its peers and along the number of models, as the stored run was."""
-    rate = product_rate(content["ceilings"])
+    rate, device = product_rate(content["ceilings"]), resolve_device("auto")
     models = map(int, content["scaling"]["curve"])
     return {
-        "peers": compare_peers(plan.steps, plan.rounds, rate, quick=quick),
-        "scaling": models_curve(models, plan.curve_steps, plan.curve_rounds),
+        "peers": compare_peers(plan.steps, plan.rounds, rate, device, quick=quick),
+        "scaling": models_curve(models, plan.curve_steps, plan.curve_rounds, device),
     }
 
 

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain, pairwise, permutations
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,13 +16,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.autograd import DeviceType
 from torch.autograd.profiler import profile, record_function
 
 import resources
-from bench import ceilings, compiled, curves, parts, peers, static, timing
+from bench import bench_training, ceilings, compiled, curves, parts, peers, static, timing
 from bench.bench_estimators import measure, table
 from bench.ceilings import believed, step_flops
 from bench.eager import stacked_autograd
+from bench.jax_peer import jax_elsewhere
 from bench.memory import beyond_one
 from bench.peers import COMPILED, PEERS, absent, check, still_agree
 from bench.problem import Problem, default_problem
@@ -163,7 +166,7 @@ def test_a_larger_stack_takes_more_memory_by_about_what_is_planned() -> None:
     """Processes of their own; the allowance is the allocator's and the libraries' own."""
     found = {}
     for models in (1, 40):
-        command = [sys.executable, "-m", "bench.memory", str(models)]
+        command = [sys.executable, "-m", "bench.memory", str(models), "cpu"]
         found[str(models)] = json.loads(
             subprocess.run(command, capture_output=True, check=True).stdout
         )
@@ -185,6 +188,58 @@ def test_the_parts_of_a_step_are_all_of_it() -> None:
     )
     assert found[parts.ADAM] == found[parts.NOISE] == 0
     assert all(found[name] > 0 for name in (parts.IMAGES, parts.PRODUCTS, parts.OTHERS, parts.STEP))
+
+
+def test_a_cards_time_is_told_by_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def event(name: str, us: float, where: DeviceType = DeviceType.CUDA) -> SimpleNamespace:
+        return SimpleNamespace(name=name, device_type=where, self_device_time_total=us)
+
+    monkeypatch.setattr(parts, "KERNELS", 1)
+    first = [event("adam", 2.0), event("gemm", 4.0), event("gemm", 4.0), event("copy", 1.0)]
+    second = [event("gemm", 6.0), event("aten::mm", 9.0, DeviceType.CPU)]
+    found = parts.by_kernel([first, second], steps=2)
+    assert list(found) == ["gemm", parts.OTHERS]
+    assert found["gemm"] == pytest.approx([4e-6, 3e-6])
+    assert found[parts.OTHERS] == pytest.approx([1.5e-6, 0.0])
+
+
+def test_everything_is_measured_on_the_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that stands under a card's name must not be of the CPU."""
+    device = torch.device("meta")
+    asked: list[str] = []
+
+    def note(name: str) -> Callable[..., dict[str, object]]:
+        def called(*given: object, **_: object) -> dict[str, object]:
+            assert device in given
+            asked.append(name)
+            return {}
+
+        return called
+
+    rates = {"read_bytes_per_second": 1.0, "copy_bytes_per_second": 1.0, "seconds_per_call": 1.0}
+    rates |= {"product_flops_per_second": {"float32": 1.0, "float32, default": 1.0}}
+    monkeypatch.setattr(bench_training, "measure_ceilings", lambda where: {device: rates}[where])
+    names = ("compare_peers", "measure_curves", "measure_memory", "measure_parts")
+    for name in names:
+        monkeypatch.setattr(bench_training, name, note(name))
+    bench_training.run(device, quick=True)
+    assert asked == list(names)
+    for name in ("default_problem", "curve"):
+        monkeypatch.setattr(curves, name, lambda *given, **_: given)
+    found = curves.measure_curves(2, 3, device, quick=True)
+    assert len(found) == 3
+    for _, _, _, problems in found.values():
+        assert all(device in make() for make in problems.values())
+
+
+def test_jax_that_does_not_see_the_card_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(default_backend=lambda: "cpu"))
+    cuda = torch.device("cuda")
+    assert "computes on cpu" in jax_elsewhere(cuda)["JAX vmap + scan"]
+    assert not jax_elsewhere(torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(default_backend=lambda: "gpu"))
+    assert not jax_elsewhere(cuda)
 
 
 def test_every_part_of_the_engines_step_is_seen() -> None:
@@ -223,9 +278,9 @@ def test_a_time_that_the_machine_cannot_do_is_an_error() -> None:
 
 def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of a quarter of the bytes and products of a hundredth of the work, but real ones."""
-    monkeypatch.setattr(ceilings, "beyond_cache", lambda: 2**22)
-    monkeypatch.setattr(ceilings, "PRODUCT", 128)
-    found = ceilings.cpu_ceilings(rounds=3)
+    monkeypatch.setattr(ceilings, "beyond_cache", lambda device: 2**22)
+    monkeypatch.setitem(ceilings.PRODUCT, "cpu", 128)
+    found = ceilings.measure_ceilings(rounds=3)
     rates = found["product_flops_per_second"]
     assert rates["float32"] == 2 * 128**3 / min(found["seconds"]["float32"])
     assert found["copy_bytes_per_second"] == 2**23 / min(found["seconds"]["copy"])

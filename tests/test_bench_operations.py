@@ -29,7 +29,7 @@ def record(name: str, direction: str, implementation: str) -> dict[str, Any]:
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Callable[[Records, str], dict[str, Any]]:
     def measured(records: Records, missing: str = "") -> dict[str, Any]:
-        monkeypatch.setattr(operations, "cpu_ceilings", lambda: CEILINGS)
+        monkeypatch.setattr(operations, "measure_ceilings", lambda: CEILINGS)
         monkeypatch.setattr(operations, "compiler_missing", lambda: missing)
         monkeypatch.setattr(operations, "time_operations", lambda wanted, calls: records)
         return measure_operations(quick=False)
@@ -70,7 +70,7 @@ def test_without_a_compiler_its_rows_alone_may_be_missing(found: Callable[..., A
 
 def test_a_quick_run_asks_for_the_projects_own_rows_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str, str]] = []
-    monkeypatch.setattr(operations, "cpu_ceilings", lambda: CEILINGS)
+    monkeypatch.setattr(operations, "measure_ceilings", lambda: CEILINGS)
 
     def timed(wanted: list[tuple[str, str, str]], calls: int) -> Records:
         asked.extend(wanted)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from bench import gate, stored
 from bench.bench_training import FULL, QUICK
@@ -102,12 +103,13 @@ def test_a_training_is_timed_among_the_same_peers_as_the_stored_one(
         stored, "compare_peers", lambda *given, quick: asked.append((*given, quick))
     )
     monkeypatch.setattr(stored, "models_curve", lambda *given: asked.append(tuple(given)[1:]))
+    monkeypatch.setattr(stored, "resolve_device", lambda name: torch.device("cpu"))
     rates = {"float32": 2.0, "float32, default": 3.0}
     content = training(1.0) | {"ceilings": {"product_flops_per_second": rates}}
     stored.measure_training(content, FULL, quick=False)
     assert asked == [
-        (FULL.steps, FULL.rounds, 3.0, False),
-        (FULL.curve_steps, FULL.curve_rounds),
+        (FULL.steps, FULL.rounds, 3.0, torch.device("cpu"), False),
+        (FULL.curve_steps, FULL.curve_rounds, torch.device("cpu")),
     ]
 
 
