@@ -62,13 +62,13 @@ def measure(*, quick: bool) -> None:
     """Measure everything that the page shows, and store it."""
     device = resolve_device("auto")
     made = {"provenance": provenance("nox -s bench" + (" -- --quick" if quick else ""))}
-    path = store("training", made | run(device, quick=quick), quick=quick)
-    print(f"\nraw samples: {path}\n", flush=True)
-    path = store("operations", made | measure_operations(quick=quick), quick=quick)
-    print(f"\nraw samples: {path}\n", flush=True)
-    if device.type == "cuda":
-        path = store("kernels", made | measure_kernels(quick=quick), quick=quick)
-        print(f"\nraw samples: {path}\n")
+    for name, content in (
+        ("training", lambda: run(device, quick=quick)),
+        ("operations", lambda: measure_operations(quick=quick)),
+        ("kernels", lambda: measure_kernels(quick=quick)),
+    ):
+        path = store(name, made | content(), quick=quick)
+        print(f"\nraw samples: {path}\n", flush=True)
 
 
 def is_slower(ref: str, *, quick: bool) -> bool:

@@ -208,8 +208,16 @@ def measure_kernels(*, quick: bool, sweeping: bool = False) -> dict[str, Any]:
     Returns:
         The card, its copy bandwidth, and the rows with every raw sample; or why there are none.
     """
-    if importlib.util.find_spec("triton") is None:
-        return {"skipped": {"kernels on the card": "Triton is not installed"}}
+    lacking = [
+        word
+        for word, there in (
+            ("no CUDA device", torch.cuda.is_available()),
+            ("no Triton", importlib.util.find_spec("triton") is not None),
+        )
+        if not there
+    ]
+    if lacking:
+        return {"skipped": {"kernels on a card": f"there is {' and '.join(lacking)}"}}
     rounds = QUICK_ROUNDS if quick else ROUNDS
     noise = module_of_tests("oracle").normals
     clock = Clock()

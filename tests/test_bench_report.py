@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.figures import apart
+from bench.peers import OURS
 from bench.report import write_report
-from bench.timing import REPORTS, BenchError
+from bench.timing import REPORTS, ROOT, BenchError
 from bench_samples import samples
 
 
@@ -125,6 +128,48 @@ def test_committed_summaries_are_those_of_their_samples(tmp_path: Path) -> None:
             shutil.copy(samples_, place)
         write_report(place)
         assert (place / "summary.md").read_text() == (path.parent / "summary.md").read_text()
+
+
+PEER = {
+    "JAX": "JAX vmap + scan",
+    "one model after another": "one after another",
+    "stacked autograd": "stacked autograd",
+    "stacked tensors through torch.compile": "stacked + torch.compile",
+    "torch.func": "torch.func vmap",
+}
+
+
+def quoted(readme: str, content: dict[str, Any]) -> tuple[str, list[str]]:
+    """The readme's paragraph of the newest report without the figures that are right, and the
+    figures that are left in it.
+    """
+    text = " ".join(readme.partition("[The newest report]")[2].partition("\n\n")[0].split())
+    peers = content["peers"]
+    figures = [
+        f"{peers['rows'][OURS]['ms_per_model_step']:.2f} ms a model-step",
+        f"with {peers['models']} models",
+    ]
+    for words, name in PEER.items():
+        mid = peers["rows"][name]["ratio"][0]
+        figures.append(f"{mid:.2f} times as fast as {words}")
+        figures.append(f"{1 / mid - 1:.0%} slower than {words}".replace("%", " %"))
+        figures.append(f"{mid - 1:.0%} faster than {words}".replace("%", " %"))
+    for figure in figures:
+        text = text.replace(figure, "")
+    return text, re.findall(r"\d+(?:\.\d+)?", text.partition(")")[2])
+
+
+def test_the_readme_quotes_the_newest_report_and_nothing_else() -> None:
+    found = {path: json.loads(path.read_text()) for path in REPORTS.glob("*/training.json")}
+    newest = max(found, key=lambda path: found[path]["provenance"]["date"])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    text, left = quoted(readme, found[newest])
+    assert text.startswith(f"({newest.with_name('summary.md').relative_to(ROOT).as_posix()})")
+    assert not left
+    rows = found[newest]["peers"]["rows"]
+    rows[OURS]["ms_per_model_step"] += 0.01
+    rows["JAX vmap + scan"]["ratio"][0] += 0.01
+    assert len(quoted(readme, found[newest])[1]) == 2
 
 
 def test_labels_of_like_heights_do_not_cover_each_other() -> None:
