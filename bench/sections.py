@@ -97,7 +97,9 @@ SECTIONS = (
         "that is not in cache. The error is the largest one against the definition in float64, "
         "over the largest value. The roof is the slower of the bytes at the faster of copying and "
         "reading, and the arithmetic at the rate of products. Functions and the integer noise are "
-        "slower than products, so most of these cannot come near it.",
+        "slower than products, so most of these cannot come near it. Rows are timed one after "
+        "another: one that is marked as noisy, whose times spread by more than a half, was "
+        "disturbed, and should not be compared with its neighbours.",
         figures.roofline,
         tables.operation_rows,
     ),
