@@ -74,8 +74,13 @@ def resource_rows(content: dict[str, Any]) -> Rows:
     """What the run's binaries ask for, as a table; older samples do not hold it."""
     head = ["kernel", "architecture", "registers", "spills", "stack, B", "shared, B"]
     rows = [
-        [name, target, *map(str, row.values())]
+        [
+            name,
+            target,
+            *(str(value) for key, value in row.items() if key != "mix"),
+            ", ".join(f"{count} {kind}" for kind, count in row["mix"].items()),
+        ]
         for target, kernels in content["resources"].get("kernels", {}).items()
         for name, row in kernels.items()
     ]
-    return [[*head, "instructions", "128-bit accesses"], *rows] if rows else []
+    return [[*head, "instructions", "128-bit accesses", "of them"], *rows] if rows else []

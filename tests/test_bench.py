@@ -325,12 +325,19 @@ def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_
     assert table(records).splitlines()[-1].count("!") == 1 + much.count("!")
 
 
+def test_instructions_are_counted_by_kind() -> None:
+    codes = ["HMMA.16816.F32", "HMMA.1688.F32.TF32", "LDG.E.128.CONSTANT", "LDG.E", "STL", "IADD3"]
+    assert resources.mix(codes) == {"HMMA": 2, "LDG.128": 1, "LDG": 1, "STL": 1}
+    codes = ["v_mfma_f32_32x32x8f16", "global_load_dwordx4", "global_load_dword", "s_add_u32"]
+    assert resources.mix(codes) == {"v_mfma": 1, "global_load_dwordx4": 1, "global_load": 1}
+
+
 def test_kernels_are_compared_with_the_baseline_of_their_triton(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The compiler's part is played here: two architectures, one of which differs in one figure."""
     kept = resources.Resources(40, 0, 0, 1024, 500, 4)
-    more = resources.Resources(48, 0, 0, 1024, 500, 4)
+    more = resources.Resources(48, 0, 0, 1024, 500, 4, {"HMMA": 2})
     made = SimpleNamespace(measure_everywhere=lambda: {"a": {"k": kept}, "b": {"k": more}})
     modules = {"resources": resources, "compiler": made}
     monkeypatch.setattr(static, "module_of_tests", modules.__getitem__)
@@ -341,6 +348,7 @@ def test_kernels_are_compared_with_the_baseline_of_their_triton(
     assert found["differences"] == ["b: k: registers 40 -> 48 (+8)"]
     assert found["binaries"] == 2
     assert found["kernels"]["b"]["k"]["registers"] == 48
+    assert found["kernels"]["b"]["k"]["mix"] == {"HMMA": 2}
     assert "leaves no time" in static.measure_resources(quick=True)["skipped"]["kernels"]
     monkeypatch.setattr(resources, "load", lambda: {"4": {}})
     assert "no baseline for Triton 3, only for 4" in static.missing(quick=False)
