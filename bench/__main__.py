@@ -7,18 +7,21 @@ import sys
 from pathlib import Path
 
 from bench import gate
+from bench.bench_kernels import measure_kernels
 from bench.bench_training import run
-from bench.demonstrate import SETS, demonstrate
+from bench.demonstrate import TRIALS, demonstrate
 from bench.operations import measure_operations
+from bench.paired import SETS
 from bench.report import write_report
 from bench.stored import against_stored, find
-from bench.timing import REPORTS, machine_slug, provenance, store
+from bench.timing import BenchError, place, provenance, store
+from vaekit.machine import resolve_device
 
-ROUNDS, QUICK_ROUNDS = 24, 8
+QUICK_SETS = 6
 
 
 def positive(text: str) -> int:
-    """Read a number of sets."""
+    """Read a number of trials."""
     number = int(text) if text.isdecimal() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; allowed: 1 or more")
@@ -32,22 +35,24 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--against",
         metavar="REF",
-        help="compare the tree here with a commit, or with a stored run; exit code 1 means slower",
+        help="compare the tree here with a commit, or with a stored run; exit code 1 means slower, "
+        "2 that they cannot be compared",
     )
     parser.add_argument(
         "--demonstrate",
-        metavar="SETS",
+        metavar="TRIALS",
         nargs="?",
         type=positive,
-        const=SETS,
-        help="try the gate on trees that are the same and on one that is 5 % slower",
+        const=TRIALS,
+        help="try the gate on trees that are the same and on one that is 5 % slower; "
+        f"{TRIALS} trials take hours, and one that was stopped is continued",
     )
     parser.add_argument(
         "--report",
         metavar="FOLDER",
         nargs="?",
         type=Path,
-        const=REPORTS / machine_slug(),
+        const=place(),
         help="write the page again from the samples of this machine or of a folder",
     )
     return parser
@@ -55,10 +60,15 @@ def command_line() -> argparse.ArgumentParser:
 
 def measure(*, quick: bool) -> None:
     """Measure everything that the page shows, and store it."""
+    device = resolve_device("auto")
     made = {"provenance": provenance("nox -s bench" + (" -- --quick" if quick else ""))}
-    print(f"\nraw samples: {store('training', made | run(quick=quick))}\n", flush=True)
-    operations = measure_operations(quick=quick)
-    print(f"\nraw samples: {store('operations', made | operations)}\n")
+    for name, content in (
+        ("training", lambda: run(device, quick=quick)),
+        ("operations", lambda: measure_operations(quick=quick)),
+        ("kernels", lambda: measure_kernels(quick=quick)),
+    ):
+        path = store(name, made | content(), quick=quick)
+        print(f"\nraw samples: {path}\n", flush=True)
 
 
 def is_slower(ref: str, *, quick: bool) -> bool:
@@ -67,7 +77,7 @@ def is_slower(ref: str, *, quick: bool) -> bool:
     if stored:
         verdicts = against_stored(stored, quick=quick)
     else:
-        verdicts = gate.against(ref, QUICK_ROUNDS if quick else ROUNDS)
+        verdicts = gate.against(ref, QUICK_SETS if quick else SETS, quick=quick)
     return any(verdict.word == "slower" for verdict in verdicts.values())
 
 
@@ -75,17 +85,26 @@ def main() -> None:
     """Do what the command line asks for."""
     parser = command_line()
     options = parser.parse_args()
+    try:
+        act(parser, options)
+    except BenchError as error:
+        parser.exit(2, f"bench: {error}\n")
+
+
+def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Do one of the things that can be asked for."""
     asked = [name for name in ("against", "demonstrate", "report") if getattr(options, name)]
     if len(asked) > 1:
         parser.error(f"--{asked[0]} goes without --{asked[1]}")
+    if options.demonstrate and options.quick:
+        parser.error("--demonstrate goes without --quick: ask for fewer trials")
     if options.against:
         sys.exit(is_slower(options.against, quick=options.quick))
     if options.demonstrate:
-        rounds = QUICK_ROUNDS if options.quick else ROUNDS
-        sys.exit(not demonstrate(options.demonstrate, rounds))
+        sys.exit(not demonstrate(options.demonstrate))
     if not options.report:
         measure(quick=options.quick)
-    print(write_report(options.report or REPORTS / machine_slug()))
+    print(write_report(options.report or place(quick=options.quick)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ a person copies a winner to `vaekit_kernels/launch.py` with card, date and figur
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import statistics
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ import torch
 from bench.ceilings import believed
 from bench.kernel_ops import kernel_operations
 from bench.operation import Operation, Timed, checked, directions, module_of_tests
-from bench.timing import provenance, ratio, store
+from bench.timing import orders, provenance, ratio, store
 from vaekit_kernels import launch
 
 ROUNDS, QUICK_ROUNDS = 60, 12
@@ -63,12 +64,10 @@ class Clock:
 def interleave(
     calls: Mapping[str, Timed], timer: Callable[[Timed], float], rounds: int
 ) -> dict[str, list[float]]:
-    """Time every call once a round, in an order that turns; three rounds are not counted."""
-    names = list(calls)
-    samples: dict[str, list[float]] = {name: [] for name in names}
-    for number in range(-3, rounds):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+    """Time every call once a round, in `orders`; three rounds are not counted."""
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for number, order in enumerate(orders(list(calls), 3 + rounds), -3):
+        for name in order:
             seconds = timer(calls[name])
             if number >= 0:
                 samples[name].append(seconds)
@@ -199,6 +198,40 @@ def card() -> dict[str, str]:
     }
 
 
+def measure_kernels(*, quick: bool, sweeping: bool = False) -> dict[str, Any]:
+    """Time everything on this machine's card and print the table.
+
+    Args:
+        quick: small sizes, a fifth of the rounds.
+        sweeping: time other block sizes instead.
+
+    Returns:
+        The card, its copy bandwidth, and the rows with every raw sample; or why there are none.
+    """
+    lacking = [
+        word
+        for word, there in (
+            ("no CUDA device", torch.cuda.is_available()),
+            ("no Triton", importlib.util.find_spec("triton") is not None),
+        )
+        if not there
+    ]
+    if lacking:
+        return {"skipped": {"kernels on a card": f"there is {' and '.join(lacking)}"}}
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    noise = module_of_tests("oracle").normals
+    clock = Clock()
+    bandwidth = copy_bandwidth(clock, rounds)
+    print(f"{card()['name']}: copies at {bandwidth / 1e9:.0f} GB/s\n")
+    if not sweeping:
+        print(HEADER)
+    rows = []
+    sizes = ("a sweep",) if quick else ("a sweep", "beyond L2")
+    for operation in kernel_operations(torch.device("cuda"), sizes, noise):
+        rows += (sweep if sweeping else compare)(clock, operation, bandwidth, rounds)
+    return {"card": card(), "copy_bytes_per_second": bandwidth, "rows": rows}
+
+
 def main() -> None:
     """Time everything on this machine's card and store the samples."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -211,24 +244,10 @@ def main() -> None:
             "the kernels are checked by `nox -s interpret` and `nox -s compile`."
         )
     flags = [f"--{name}" for name in ("quick", "sweep") if getattr(options, name)]
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    noise = module_of_tests("oracle").normals
-    clock = Clock()
-    bandwidth = copy_bandwidth(clock, rounds)
-    print(f"{card()['name']}: copies at {bandwidth / 1e9:.0f} GB/s\n")
-    if not options.sweep:
-        print(HEADER)
-    rows = []
-    sizes = ("a sweep",) if options.quick else ("a sweep", "beyond L2")
-    for operation in kernel_operations(torch.device("cuda"), sizes, noise):
-        rows += (sweep if options.sweep else compare)(clock, operation, bandwidth, rounds)
-    content = {
-        "provenance": provenance(" ".join(["python -m bench.bench_kernels", *flags])),
-        "card": card(),
-        "copy_bytes_per_second": bandwidth,
-        "rows": rows,
-    }
-    path = store("kernels-sweep" if options.sweep else "kernels", content)
+    made = {"provenance": provenance(" ".join(["python -m bench.bench_kernels", *flags]))}
+    content = made | measure_kernels(quick=options.quick, sweeping=options.sweep)
+    name = "kernels-sweep" if options.sweep else "kernels"
+    path = store(name, content, quick=options.quick)
     print(f"\nraw samples: {path}")
 
 

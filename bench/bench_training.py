@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from bench.ceilings import believed, cpu_ceilings, product_rate, step_flops
+from bench.ceilings import believed, measure_ceilings, product_rate, step_flops
 from bench.curves import STACK, measure_curves
 from bench.eager import vaekit_engine
+from bench.jax_peer import jax_elsewhere
 from bench.memory import measure_memory
 from bench.parts import measure_parts
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, check, still_agree
@@ -26,18 +27,21 @@ from bench.static import measure_resources
 from bench.timing import interleave, ratio
 
 
-def compare_peers(steps: int, rounds: int, ceiling: float, *, quick: bool) -> dict[str, Any]:
+def compare_peers(
+    steps: int, rounds: int, ceiling: float, device: torch.device, *, quick: bool
+) -> dict[str, Any]:
     """Time all peers on 11 models and print the table.
 
     Args:
         steps: of a timed block.
         rounds: timed blocks of each peer.
         ceiling: float32 operations a second that this machine's products reach.
+        device: where all train.
         quick: leave out what takes long to compile.
     """
-    task = default_problem(STACK, steps)
+    task = default_problem(STACK, steps, device)
     work = step_flops(task.stack(), task.config.batch) * steps * task.models
-    skipped = absent(quick=quick)
+    skipped = absent(quick=quick) | jax_elsewhere(device)
     blocks = {name: make(task) for name, make in PEERS.items() if name not in skipped}
     blocks[OURS_AGAIN] = vaekit_engine(task)
     print(f"\n{len(blocks)} peers train a first block, and compile what they compile", flush=True)
@@ -90,17 +94,18 @@ class Plan(NamedTuple):
 FULL, QUICK = Plan(20, 24, 5, 8), Plan(10, 6, 2, 3)
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """Measure the ceilings, the peers, the curves, the memory and the parts; print the tables.
 
     Args:
+        device: where all train.
         quick: fewer rounds, steps and points, and nothing that takes long to compile.
 
     Returns:
         What `report` is made from: every raw sample.
     """
     plan = QUICK if quick else FULL
-    ceilings = cpu_ceilings()
+    ceilings = measure_ceilings(device)
     rates = ceilings["product_flops_per_second"]
     print(
         f"reads {ceilings['read_bytes_per_second'] / 1e9:.1f} GB/s, "
@@ -111,9 +116,11 @@ def run(*, quick: bool) -> dict[str, Any]:
     )
     return {
         "ceilings": ceilings,
-        "peers": compare_peers(plan.steps, plan.rounds, product_rate(ceilings), quick=quick),
-        **measure_curves(plan.curve_steps, plan.curve_rounds, quick=quick),
-        "memory": measure_memory(quick=quick),
-        "parts": measure_parts(quick=quick),
+        "peers": compare_peers(
+            plan.steps, plan.rounds, product_rate(ceilings), device, quick=quick
+        ),
+        **measure_curves(plan.curve_steps, plan.curve_rounds, device, quick=quick),
+        "memory": measure_memory(device, quick=quick),
+        "parts": measure_parts(device, quick=quick),
         "resources": measure_resources(quick=quick),
     }

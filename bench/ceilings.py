@@ -17,22 +17,25 @@ CPU = torch.device("cpu")
 # The least that is copied; twice the last cache where that is more.
 COPY_BYTES = 2**28
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
-# Square products of this size are at the peak of both libraries, and take some milliseconds.
-PRODUCT = 1024
+# Square products of this size are at the peak of their libraries, and take some milliseconds.
+PRODUCT = {"cpu": 1024, "cuda": 8192}
 CALLS = 1000
 # Rounding of the clock and of the ceilings' own medians; beyond it a share is not believed.
 BELIEVED = 1.05
 
 
-def beyond_cache() -> int:
-    """Bytes far beyond this CPU's largest cache, as Linux tells it."""
+def beyond_cache(device: torch.device = CPU) -> int:
+    """Bytes far beyond the largest cache, as Linux or the card tells it."""
+    if device.type == "cuda":
+        # A copy of less would be mostly its launch.
+        return max(4 * COPY_BYTES, 4 * torch.cuda.get_device_properties(device).L2_cache_size)
     sizes = [path.read_text().strip() for path in CACHES.glob("index*/size")]
     largest = max((int(size.removesuffix("K")) for size in sizes), default=0)
     return max(COPY_BYTES, 2048 * largest)
 
 
-def cpu_ceilings(rounds: int = 9) -> dict[str, Any]:
-    """Measure the ceilings of a CPU with the threads that torch uses.
+def measure_ceilings(device: torch.device = CPU, rounds: int = 9) -> dict[str, Any]:
+    """Measure the ceilings of a card, or of the CPU with the threads that torch uses.
 
     Returns:
         copy_bytes_per_second (read and written), read_bytes_per_second (of a sum),
@@ -41,13 +44,13 @@ def cpu_ceilings(rounds: int = 9) -> dict[str, Any]:
         number. All from the fastest round, since a ceiling is what the machine can do and noise
         only slows it; the samples are beside them.
     """
-    copied = beyond_cache()
-    source = torch.rand(copied // 4)
+    copied, size = beyond_cache(device), PRODUCT[device.type]
+    source = torch.rand(copied // 4, device=device)
     target = torch.empty_like(source)
-    a, b = torch.randn(2, PRODUCT, PRODUCT)
-    out = torch.empty(PRODUCT, PRODUCT)
+    a, b = torch.randn(2, size, size, device=device)
+    out = torch.empty_like(a)
     low_a, low_b, low_out = a.bfloat16(), b.bfloat16(), out.bfloat16()
-    one = torch.zeros(1)
+    one = torch.zeros(1, device=device)
 
     def product(library: Any, *tensors: torch.Tensor) -> Callable[[], object]:
         def run() -> object:
@@ -63,19 +66,18 @@ def cpu_ceilings(rounds: int = 9) -> dict[str, Any]:
     functions: dict[str, Callable[[], object]] = {
         "copy": lambda: target.copy_(source),
         "read": source.sum,
-        "float32": lambda: product(fast_products(CPU), a, b, out)(),
+        "float32": lambda: product(fast_products(device), a, b, out)(),
         "float32, default": product(nullcontext(), a, b, out),
         "bfloat16": product(nullcontext(), low_a, low_b, low_out),
         "call": calls,
     }
-    samples = interleave(functions, rounds, warmup=2)
+    samples = interleave(functions, rounds, warmup=2, device=device)
     best = {name: min(seconds) for name, seconds in samples.items()}
     return {
         "copy_bytes_per_second": 2 * copied / best["copy"],
         "read_bytes_per_second": copied / best["read"],
         "product_flops_per_second": {
-            name: 2 * PRODUCT**3 / best[name]
-            for name in ("float32", "float32, default", "bfloat16")
+            name: 2 * size**3 / best[name] for name in ("float32", "float32, default", "bfloat16")
         },
         "seconds_per_call": best["call"] / CALLS,
         "seconds": samples,

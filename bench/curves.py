@@ -11,7 +11,7 @@ import torch
 
 from bench.ceilings import believed
 from bench.eager import vaekit_engine
-from bench.peers import check
+from bench.peers import OURS, OURS_AGAIN, check
 from bench.problem import Block, Problem, default_problem
 from bench.timing import interleave, ratio
 from vaekit.products import fast_products
@@ -57,7 +57,7 @@ def floor(problem: Problem) -> Block:
 def curve(
     title: str, steps: int, rounds: int, problems: Mapping[str, Callable[[], Problem]]
 ) -> dict[str, Any]:
-    """Time the engine and the floor along an axis, and print the table.
+    """Time the engine, the engine again (A/A) and the floor along an axis, and print the table.
 
     Args:
         title: what the axis is.
@@ -73,33 +73,36 @@ def curve(
     points = {}
     for name, make in problems.items():
         task = make()
-        check(task, {"vaekit": vaekit_engine(task)})
-        blocks = {"vaekit": vaekit_engine(task), "floor": floor(task)}
+        check(task, {OURS: vaekit_engine(task)})
+        blocks = {name: vaekit_engine(task) for name in (OURS, OURS_AGAIN)} | {"floor": floor(task)}
         samples = interleave(blocks, rounds, device=task.device)
         cost, least = (
-            statistics.median(samples[name]) * 1e3 / (steps * task.models) for name in blocks
+            statistics.median(samples[name]) * 1e3 / (steps * task.models)
+            for name in (OURS, "floor")
         )
         # Only where the whole interval says so: a few rounds of a busy machine cross by themselves.
-        _, low, _ = ratio(samples["floor"], samples["vaekit"])
+        _, low, _ = ratio(samples["floor"], samples[OURS])
         believed(low * cost * 1e-3, cost * 1e-3)
         print(f"{name:>12}{cost:10.3f}{least:10.3f}{least / cost:10.0%}", flush=True)
         points[name] = {"ms_per_model_step": cost, "floor_ms": least, "seconds": samples}
     return {"steps": steps, "curve": points}
 
 
-def models_curve(models: Iterable[int], steps: int, rounds: int) -> dict[str, Any]:
+def models_curve(
+    models: Iterable[int], steps: int, rounds: int, device: torch.device
+) -> dict[str, Any]:
     """Time the default network against the number of models."""
-    problems = {str(count): partial(default_problem, count, steps) for count in models}
+    problems = {str(count): partial(default_problem, count, steps, device) for count in models}
     return curve("the number of models", steps, rounds, problems)
 
 
-def measure_curves(steps: int, rounds: int, *, quick: bool) -> dict[str, Any]:
+def measure_curves(steps: int, rounds: int, device: torch.device, *, quick: bool) -> dict[str, Any]:
     """Draw all three curves.
 
     Returns:
         scaling (against the number of models), batch and width.
     """
-    made = partial(default_problem, STACK, steps)
+    made = partial(default_problem, STACK, steps, device)
     batches = {
         str(size): partial(made, batch=size) for size in (QUICK_BATCHES if quick else BATCHES)
     }
@@ -108,7 +111,7 @@ def measure_curves(steps: int, rounds: int, *, quick: bool) -> dict[str, Any]:
         for wide, narrow in (QUICK_WIDTHS if quick else WIDTHS)
     }
     return {
-        "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds),
+        "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds, device),
         "batch": curve(f"the batch, {STACK} models", steps, rounds, batches),
         "width": curve(f"the hidden widths, {STACK} models", steps, rounds, widths),
     }

@@ -1,55 +1,63 @@
 """Does the tree here train slower than another commit's? `nox -s bench -- --against REF`.
 
 Three processes stand ready, two with the commit's sources and one with the tree's as it lies here,
-uncommitted changes included; `paired` takes turns between them and decides. Exit code 1 means a
-regression, and the raw samples are stored whatever the outcome.
+uncommitted changes included; `paired` takes turns between them, in sets of fresh processes, and
+decides. Exit code 1 means a regression, and the raw samples are stored whatever the outcome.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import math
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
 from bench import paired
-from bench.paired import AGAIN, BASE, NEW, Verdict
-from bench.timing import provenance, store
+from bench.paired import AGAIN, BASE, NEW, ORDER, Times, Verdict
+from bench.timing import BenchError, provenance, store
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("worker.py")
+# Of a sample; a shorter one is mostly the scheduler's.
+SECONDS = 0.05
+CALIBRATION = 3
 
 
 class Worker:
-    """A process that times benchmarks with one tree's sources."""
+    """A process that times benchmarks with one tree's sources; `wait` comes before `time`."""
 
-    def __init__(self, tree: Path, name: str, options: Sequence[str] = ()) -> None:
+    def __init__(self, tree: Path, name: str, wanted: Sequence[str] = ()) -> None:
         self.name = name
         self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(tree), *options],
+            [sys.executable, str(WORKER), str(tree), *wanted],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=tree,
         )
-        try:
-            _, *self.benchmarks = self._read().split(",")
-        except SystemExit:
-            self.close()
-            raise
 
-    def time(self, benchmark: str) -> float:
-        """Seconds of one run of a benchmark."""
+    def wait(self) -> list[str]:
+        """Wait until it is ready.
+
+        Returns:
+            The benchmarks that it has, each of which has computed what it is defined to.
+        """
+        return self._read().split(",")[1:]
+
+    def time(self, benchmark: str, repeats: int) -> float:
+        """Mean seconds of some runs of a benchmark."""
         assert self.process.stdin is not None
         # A process that ended is told by its missing answer.
         with suppress(BrokenPipeError):
-            self.process.stdin.write(f"{benchmark}\n")
+            self.process.stdin.write(f"{benchmark} {repeats}\n")
             self.process.stdin.flush()
         return float(self._read())
 
@@ -57,9 +65,9 @@ class Worker:
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
         if not line:
-            raise SystemExit(
-                f"bench: the process of {self.name} ended; what it printed stands above. Allowed: "
-                "a commit whose public names bench/worker.py can call"
+            raise BenchError(
+                f"the process of {self.name} ended; what it printed stands above. Allowed: "
+                "a commit whose public names bench/worker.py can call, and compute what it checks"
             )
         return line
 
@@ -75,7 +83,7 @@ def checkout(ref: str) -> Iterator[Path]:
     """Give a folder with the files of a commit; the repository and its work tree are not touched.
 
     Raises:
-        SystemExit: there is no such commit.
+        BenchError: there is no such commit.
     """
     packed = subprocess.run(
         ["git", "archive", "--format=tar", ref],  # noqa: S607 (the user's own git)
@@ -85,31 +93,30 @@ def checkout(ref: str) -> Iterator[Path]:
     )
     if packed.returncode:
         words = packed.stderr.decode(errors="replace").strip()
-        raise SystemExit(
-            f"bench: against: got {ref!r}; allowed: a commit of this checkout ({words})"
-        )
+        raise BenchError(f"against: got {ref!r}; allowed: a commit of this checkout ({words})")
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
             archive.extractall(folder, filter="data")
         yield Path(folder)
 
 
-def against(ref: str, rounds: int, new: Path = ROOT) -> dict[str, Verdict]:
+def against(
+    ref: str, sets: int = paired.SETS, new: Path = ROOT, *, quick: bool = False
+) -> dict[str, Verdict]:
     """Compare the tree here with a commit; print the table, store the samples.
 
     Args:
         ref: the commit, as git names it.
-        rounds: pairs of each benchmark.
+        sets: of fresh processes.
         new: the tree that is judged.
+        quick: of the samples, where they are stored.
 
     Returns:
         The verdict of each benchmark.
     """
-    with (
-        checkout(ref) as tree,
-        workers({BASE: (ref, tree), AGAIN: (ref, tree), NEW: ("the tree here", new)}) as ready,
-    ):
-        samples = take_turns(ready, rounds)
+    with checkout(ref) as tree:
+        trees = {BASE: (ref, tree), AGAIN: (ref, tree), NEW: ("the tree here", new)}
+        samples = take_turns(trees, sets)
     verdicts = {benchmark: paired.judge(seconds) for benchmark, seconds in samples.items()}
     print(table(ref, verdicts))
     content = {
@@ -118,35 +125,70 @@ def against(ref: str, rounds: int, new: Path = ROOT) -> dict[str, Verdict]:
         "worker": worker_digest(),
         "seconds": samples,
     }
-    print(f"\nraw samples: {store('against', content)}")
+    print(f"\nraw samples: {store('against', content, quick=quick)}")
     return verdicts
 
 
 @contextmanager
 def workers(
-    trees: Mapping[str, tuple[str, Path]], options: Sequence[str] = ()
-) -> Iterator[dict[str, Worker]]:
-    """Keep a process ready for each of some trees.
+    trees: Mapping[str, tuple[str, Path]], wanted: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Worker], list[str]]]:
+    """Keep a process for each of some trees, started together.
 
     Args:
         trees: name and place of each, by its role.
-        options: of the worker, after the tree.
+        wanted: benchmarks; none: all that there are.
+
+    Yields:
+        The processes, all ready, and their benchmarks.
     """
     with ExitStack() as stack:
-        ready = {}
+        started = {}
         for role, (name, place) in trees.items():
-            ready[role] = Worker(place, name, options)
-            stack.callback(ready[role].close)
-        yield ready
+            started[role] = Worker(place, name, wanted)
+            stack.callback(started[role].close)
+        # All are waited for: whoever is timed shall be alone.
+        benchmarks = [worker.wait() for worker in started.values()]
+        yield started, benchmarks[0]
 
 
-def take_turns(ready: Mapping[str, Worker], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Time every benchmark this many rounds in the processes of `BASE`, `AGAIN` and `NEW`."""
-    samples = {}
-    for benchmark in ready[NEW].benchmarks:
-        timers = {role: partial(worker.time, benchmark) for role, worker in ready.items()}
-        samples[benchmark] = paired.measure(timers, rounds)
-        print(f"{benchmark}: {rounds} rounds", file=sys.stderr, flush=True)
+def take_turns(
+    trees: Mapping[str, tuple[str, Path]], sets: int, wanted: Sequence[str] = ()
+) -> dict[str, dict[str, Times]]:
+    """Time benchmarks in sets of fresh processes of `BASE`, `AGAIN` and `NEW`.
+
+    A sample is as many runs in every process: what a run costs depends on how many came before it.
+
+    Args:
+        trees: name and place of each, by its role.
+        sets: of fresh processes.
+        wanted: benchmarks; none: all that there are.
+
+    Returns:
+        Seconds of every round of every set, by benchmark and role.
+    """
+    samples: dict[str, dict[str, Times]] = {}
+    repeats: dict[str, int] = {}
+    begun = time.monotonic()
+    for number in range(sets):
+        # The other way around in every other set, so that nobody has always the same before it.
+        order = ORDER[:: -1 if number % 2 else 1]
+        with workers(trees, wanted) as (ready, benchmarks):
+            for name in benchmarks:
+                if name not in repeats:
+                    repeats[name] = math.ceil(SECONDS / ready[BASE].time(name, CALIBRATION))
+                timers = {
+                    role: partial(worker.time, name, repeats[name])
+                    for role, worker in ready.items()
+                }
+                for role, seconds in paired.measure(timers, order).items():
+                    samples.setdefault(name, {role: [] for role in ORDER})[role].append(seconds)
+        gone = time.monotonic() - begun
+        left = gone * (sets - number - 1) / (number + 1)
+        print(
+            f"\rset {number + 1} of {sets}: {gone:.0f} s, {left:.0f} s left ",
+            end="" if left else "\n", file=sys.stderr, flush=True,
+        )  # fmt: skip
     return samples
 
 

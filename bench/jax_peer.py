@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 
 import torch
 from torch import Tensor
 
 from bench.problem import Block, Problem
+
+
+def jax_elsewhere(device: torch.device) -> dict[str, str]:
+    """Say why JAX is left out on a card that it does not see; nothing where there is no reason."""
+    if device.type == "cpu" or importlib.util.find_spec("jax") is None:
+        return {}
+    import jax
+
+    if jax.default_backend() == "gpu":
+        return {}
+    return {"JAX vmap + scan": f"this jax computes on {jax.default_backend()}, not on the card"}
 
 
 def jax_vmap_scan(problem: Problem) -> Block:

@@ -1,7 +1,8 @@
-"""Peak memory of a training, each in a process of its own: `python -m bench.memory MODELS`.
+"""Peak memory of a training, each in a process of its own: `python -m bench.memory MODELS DEVICE`.
 
-The peak is the kernel's own count of the pages that a process has had in memory (VmHWM). The
-count of `getrusage` is no use: a child's begins with its parent's.
+On a CPU the peak is the kernel's own count of the pages that a process has had in memory (VmHWM);
+the count of `getrusage` is no use, since a child's begins with its parent's. On a card it is the
+allocator's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.problem import CPU, default_config
+import torch
+
+from bench.problem import default_config
 from vaekit.block import BLOCK_STEPS
 from vaekit.progress import Silent
 from vaekit.stack import Stack, model_bytes
@@ -24,18 +27,20 @@ STATUS = Path("/proc/self/status")
 MODELS, QUICK_MODELS = (1, 11, 22, 44, 121), (1, 11, 44)
 
 
-def peak() -> int:
-    """Bytes that this process has had in memory at most so far."""
+def peak(device: torch.device) -> int:
+    """Bytes that this process has had in the device's memory at most so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     found = re.search(r"^VmHWM:\s*(\d+) kB$", STATUS.read_text(), re.M)
     assert found
     return 1024 * int(found[1])
 
 
-def trained(models: int) -> dict[str, int]:
+def trained(models: int, device: torch.device) -> dict[str, int]:
     """Train a stack for two blocks of steps; the bytes that it took, and that it is sized by."""
     config = default_config(models, 2 * BLOCK_STEPS)
-    train(config, Stack((0.0,), (0,), config.beta), CPU, Silent())
-    return {"peak": peak(), "planned": models * model_bytes(config)}
+    train(config, Stack((0.0,), (0,), config.beta), device, Silent())
+    return {"peak": peak(device), "planned": models * model_bytes(config)}
 
 
 def beyond_one(curve: dict[str, dict[str, int]]) -> dict[str, tuple[int, int]]:
@@ -51,14 +56,14 @@ def beyond_one(curve: dict[str, dict[str, int]]) -> dict[str, tuple[int, int]]:
     }
 
 
-def measure_memory(*, quick: bool) -> dict[str, Any]:
+def measure_memory(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """Train stacks of several sizes, each in a fresh process, and print the table."""
-    if not STATUS.exists():
+    if device.type == "cpu" and not STATUS.exists():
         return {"skipped": {"peak memory": f"{STATUS}, which it is read from, is not there"}}
     print("\npeak memory of a training in MB, beyond that of one model's, each a fresh process\n")
     curve = {}
     for models in QUICK_MODELS if quick else MODELS:
-        command = [sys.executable, "-m", "bench.memory", str(models)]
+        command = [sys.executable, "-m", "bench.memory", str(models), str(device)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
         curve[str(models)] = json.loads(done.stdout)
     print(f"{'models':>12}{'measured':>10}{'planned':>10}")
@@ -68,4 +73,4 @@ def measure_memory(*, quick: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(trained(int(sys.argv[1]))))
+    print(json.dumps(trained(int(sys.argv[1]), torch.device(sys.argv[2]))))

@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.ceilings import believed, cpu_ceilings, memory_rate, product_rate
+from bench.ceilings import believed, measure_ceilings, memory_rate, product_rate
 from bench.test_operations import rows
+from bench.timing import BenchError
 from vaekit.compiler import compiler_missing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +38,7 @@ def time_operations(wanted: list[Row], calls: int) -> list[dict[str, Any]]:
         pytest-benchmark's record of each row.
 
     Raises:
-        SystemExit: a benchmark failed.
+        BenchError: a benchmark failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "found.json"
@@ -46,7 +47,7 @@ def time_operations(wanted: list[Row], calls: int) -> list[dict[str, Any]]:
         command += [f"--benchmark-min-rounds={calls}", f"--benchmark-json={path}"]
         command += [f"{FILE}::test_operation[{'-'.join(row)}]" for row in wanted]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
-            raise SystemExit("bench: an operation's benchmark failed; what it printed stands above")
+            raise BenchError("an operation's benchmark failed; what it printed stands above")
         return json.loads(path.read_text(encoding="utf-8"))["benchmarks"] if path.exists() else []
 
 
@@ -68,11 +69,11 @@ def measure_operations(*, quick: bool) -> dict[str, Any]:
 
     Raises:
         RuntimeError: a row is above its roof.
-        SystemExit: a benchmark failed, or a row that was declared is not there.
+        BenchError: a benchmark failed, or a row that was declared is not there.
     """
     skipped = left_out(quick=quick)
     declared = [row for row in rows() if row[2] not in skipped]
-    ceilings = cpu_ceilings()
+    ceilings = measure_ceilings()
     bytes_a_second, work_a_second = memory_rate(ceilings), product_rate(ceilings)
     found, lost = [], set(declared)
     print("\nsingle operations, each held to its definition, timed, and held again\n", flush=True)
@@ -85,8 +86,8 @@ def measure_operations(*, quick: bool) -> dict[str, Any]:
         found.append({**info, "share_of_roof": share, "seconds": seconds})
         lost.discard((info["operation"], info["direction"], info["implementation"]))
     if lost:
-        raise SystemExit(
-            f"bench: {len(lost)} of {len(declared)} operations were not timed, {min(lost)} for one;"
+        raise BenchError(
+            f"{len(lost)} of {len(declared)} operations were not timed, {min(lost)} for one;"
             " pytest-benchmark times nothing under pytest-xdist"
         )
     skipped = {f"operations, {name}": reason for name, reason in skipped.items()}

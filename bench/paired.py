@@ -2,15 +2,16 @@
 
 Every round times base, the same base again, and the new tree, each in a process of its own; the
 order turns by one from round to round. A process is never timed twice in a row: the second time
-would find its memory in cache, and an order that is reversed gives that gain to base and base again
-in turns and never to the new tree. What base and base again differ by is noise (of the machine, and
-of what memory a process happens to get), so a slowdown counts only when the whole interval lies
+would find its memory in cache. Three processes are a set, and what memory they happen to get moves
+all of their ratios together, by more than the rounds scatter. So a set counts as one value, the
+median of its rounds, there are many sets of fresh processes, and the interval is one of their mean.
+What base and base again differ by is noise, so a slowdown counts only when the whole interval lies
 beyond twice that, and beyond 3 % in any case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,10 @@ SMALLEST = 0.03
 DRAWS = 4000
 BASE, AGAIN, NEW = "base", "base again", "new"
 ORDER = (BASE, NEW, AGAIN)
+# Sets of fresh processes; and rounds of each, in which every process has every place three times.
+SETS, ROUNDS = 12, 9
+# Seconds of each process's rounds, by set.
+Times = list[list[float]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Verdict:
     """What the pairs say of one benchmark.
 
     Attributes:
-        ratio, low, high: time of new over base, median over rounds, and its 95 % interval.
+        ratio, low, high: time of new over base, geometric mean over sets, and its 95 % interval.
         noise: |log ratio| of base again over base, at the far end of its 95 % interval.
         limit: the ratio that `low` must exceed for a regression.
     """
@@ -45,36 +50,46 @@ class Verdict:
         return "faster" if self.high < 1 / self.limit else "no difference"
 
 
-def measure(timers: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Time `BASE`, `AGAIN` and `NEW` once a round, in an order that turns by one every time."""
-    samples: dict[str, list[float]] = {name: [] for name in ORDER}
-    for number in range(rounds):
-        turn = number % len(ORDER)
-        for name in ORDER[turn:] + ORDER[:turn]:
+def measure(
+    timers: Mapping[str, Callable[[], float]], order: Sequence[str] = ORDER
+) -> dict[str, list[float]]:
+    """Time everything once a round, for the rounds of a set, in an order that turns by one."""
+    samples: dict[str, list[float]] = {name: [] for name in order}
+    for number in range(ROUNDS):
+        turn = number % len(order)
+        for name in (*order[turn:], *order[:turn]):
             samples[name].append(timers[name]())
     return samples
 
 
-def judge(samples: Mapping[str, list[float]]) -> Verdict:
-    """Compare the rounds of two trees.
+def judge(samples: Mapping[str, Times]) -> Verdict:
+    """Compare the sets of two trees.
 
     Args:
-        samples: seconds of every round, as `measure` returns them.
+        samples: seconds of every round of every set, by tree.
 
     Raises:
         ValueError: a time is not a positive number.
     """
-    logs = {name: np.log(np.asarray(samples[name])) for name in ORDER}
-    if not all(np.isfinite(values).all() for values in logs.values()):
-        raise ValueError("samples: a time is not a positive number")
-    mid, low, high = interval(logs[NEW] - logs[BASE])
+    mid, low, high = interval(of_sets(samples[NEW], samples[BASE]))
     noise = noise_of(samples[BASE], samples[AGAIN])
     return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise))
 
 
-def noise_of(base: list[float], again: list[float]) -> float:
+def of_sets(over: Times, under: Times) -> np.ndarray:
+    """Log ratio of each set: the median of its rounds.
+
+    Raises:
+        ValueError: a time is not a positive number.
+    """
+    if not all(0 < value < np.inf for times in (over, under) for one in times for value in one):
+        raise ValueError("samples: a time is not a positive number")
+    return np.array([np.median(np.log(a) - np.log(b)) for a, b in zip(over, under, strict=True)])
+
+
+def noise_of(base: Times, again: Times) -> float:
     """Size of the log ratio of one thing timed twice, at the far end of its 95 % interval."""
-    _, low, high = interval(np.log(again) - np.log(base))
+    _, low, high = interval(of_sets(again, base))
     return max(abs(low), abs(high))
 
 
@@ -84,7 +99,7 @@ def limit(noise: float) -> float:
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Median of paired differences, with the 95 % interval of the bootstrap."""
+    """Mean of the sets' values, with the 95 % interval of the bootstrap."""
     picks = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.quantile(np.median(values[picks], axis=1), [0.025, 0.975])
-    return float(np.median(values)), float(low), float(high)
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)

@@ -2,7 +2,7 @@
 
 The profiler's clock runs in the thread that calls the operations, so an operation's time is what
 the loop waits for it, whatever threads it uses itself. Watching costs a microsecond or two an
-operation, which falls to the small ones.
+operation, which falls to the small ones. On a card it is the card's own time, by kernel.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
 from torch.autograd.profiler import profile, record_function
 from torch.autograd.profiler_util import FunctionEvent
 
 from bench.problem import CPU, default_config
+from bench.timing import BenchError
 from vaekit.block import BLOCK_STEPS
 from vaekit.data import draw
 from vaekit.engine import make_step
+from vaekit.machine import synchronize
 from vaekit.objective import latent_noise
 from vaekit.products import fast_products
 from vaekit.state import initial_state
@@ -34,6 +37,7 @@ WINDOWS, QUICK_WINDOWS = 7, 3
 IMAGES, NOISE, STEP = "images", "noise of the latents", "Python between operations"
 PRODUCTS, ADAM, OTHERS = "products", "Adam", "other operations"
 PARTS = (PRODUCTS, ADAM, OTHERS, IMAGES, NOISE, STEP)
+KERNELS = 12
 
 
 def part(event: FunctionEvent) -> str:
@@ -60,7 +64,19 @@ def split(events: list[FunctionEvent], steps: int) -> dict[str, float]:
     return {name: found[name] for name in PARTS}
 
 
-def watch(windows: int) -> dict[str, Any]:
+def by_kernel(windows: list[list[FunctionEvent]], steps: int) -> dict[str, list[float]]:
+    """Add up a card's time by kernel: seconds a step of every window, the small ones as one."""
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0] * len(windows))
+    for number, events in enumerate(windows):
+        for event in events:
+            if event.device_type == DeviceType.CUDA:
+                found[event.name][number] += event.self_device_time_total * 1e-6 / steps
+    ranked = sorted(found, key=lambda name: sum(found[name]), reverse=True)
+    rest = [sum(row) for row in zip(*(found[name] for name in ranked[KERNELS:]), strict=True)]
+    return {name: found[name] for name in ranked[:KERNELS]} | ({OTHERS: rest} if rest else {})
+
+
+def watch(windows: int, device: torch.device = CPU) -> dict[str, Any]:
     """Profile blocks of the engine's training.
 
     Returns:
@@ -68,10 +84,11 @@ def watch(windows: int) -> dict[str, Any]:
         nobody watched.
     """
     config = default_config(MODELS)
-    mu, seeds = torch.zeros(1), torch.zeros(MODELS, dtype=torch.int64)
-    beta = torch.tensor(config.beta)
+    mu = torch.zeros(1, device=device)
+    seeds = torch.zeros(MODELS, dtype=torch.int64, device=device)
+    beta = torch.tensor(config.beta, device=device)
     step = make_step(config, initial_state(config, seeds), streams=1)
-    steps = torch.arange(1, BLOCK_STEPS + 1)
+    steps = torch.arange(1, BLOCK_STEPS + 1, device=device)
 
     def block() -> None:
         with record_function(IMAGES):
@@ -90,30 +107,37 @@ def watch(windows: int) -> dict[str, Any]:
                 step(*given, beta)
 
     found, unwatched = [], []
-    with torch.no_grad(), fast_products(CPU):
+    on_card = device.type == "cuda"
+    with torch.no_grad(), fast_products(device):
         block()
         for _ in range(windows):
+            synchronize(device)
             start = time.perf_counter()
             block()
+            synchronize(device)
             unwatched.append((time.perf_counter() - start) / BLOCK_STEPS)
-            with profile(use_kineto=False) as watched:
+            with profile(use_device="cuda" if on_card else None, use_kineto=on_card) as watched:
                 block()
-            found.append(split(watched.function_events, BLOCK_STEPS))
-    seconds = {name: [window[name] for window in found] for name in PARTS}
+            found.append(watched.function_events)
+    if on_card:
+        seconds = by_kernel(found, BLOCK_STEPS)
+    else:
+        shares = [split(events, BLOCK_STEPS) for events in found]
+        seconds = {name: [share[name] for share in shares] for name in PARTS}
     return {"models": MODELS, "seconds": seconds, "unwatched_seconds": unwatched}
 
 
-def measure_parts(*, quick: bool) -> dict[str, Any]:
+def measure_parts(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """Watch in a process of its own, which keeps the profiler's chatter, and print the table.
 
     Raises:
-        SystemExit: that process failed.
+        BenchError: that process failed.
     """
     windows = QUICK_WINDOWS if quick else WINDOWS
-    command = [sys.executable, "-m", "bench.parts", str(windows)]
+    command = [sys.executable, "-m", "bench.parts", str(windows), str(device)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if done.returncode:
-        raise SystemExit(f"bench: the profile of a step failed:\n{done.stderr}")
+        raise BenchError(f"the profile of a step failed:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
     total = sum(statistics.median(seconds) for seconds in found["seconds"].values())
     print(f"\nwhat a step of {MODELS} models goes to: ms, share of what was watched\n")
@@ -126,4 +150,4 @@ def measure_parts(*, quick: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(watch(int(sys.argv[1]))))
+    print(json.dumps(watch(int(sys.argv[1]), torch.device(sys.argv[2]))))

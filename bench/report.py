@@ -12,24 +12,26 @@ from jinja2 import Environment, StrictUndefined
 
 from bench.peers import OURS, OURS_AGAIN, OURS_COMPILED, OWN
 from bench.sections import SECTIONS
-from bench.timing import ratio
+from bench.timing import BenchError, ratio
 from vaekit.figures import save_figure
 from vaekit.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+# Samples that are made by themselves, maybe of another commit than training.json.
+OTHERS = ("operations", "kernels", "demonstration")
 
 
 def load(folder: Path) -> dict[str, Any]:
     """Read the samples of a machine.
 
     Raises:
-        SystemExit: there are none.
+        BenchError: there are none.
     """
     path = folder / "training.json"
     if not path.is_file():
-        raise SystemExit(f"bench: {path} is not there; `nox -s bench` without --report makes it")
+        raise BenchError(f"{path} is not there; `nox -s bench` without --report makes it")
     content = json.loads(path.read_text(encoding="utf-8"))
-    for name in ("operations", "demonstration"):
+    for name in OTHERS:
         other = folder / f"{name}.json"
         if other.is_file():
             content[name] = json.loads(other.read_text(encoding="utf-8"))
@@ -46,15 +48,14 @@ def write_report(folder: Path) -> Path:
         The page.
 
     Raises:
-        SystemExit: there are no samples.
+        BenchError: there are no samples.
     """
     content = load(folder)
     pictures = folder / "figures"
     pictures.mkdir(exist_ok=True)
     parts = []
     for section in SECTIONS:
-        measured = content.get(section.key, {"skipped": {}})
-        if section.draw and set(measured) == {"skipped"}:
+        if not measured(content, section.key):
             continue
         picture = ""
         if section.draw:
@@ -90,6 +91,11 @@ def write_report(folder: Path) -> Path:
     return folder / "index.html"
 
 
+def measured(content: dict[str, Any], key: str) -> bool:
+    """Whether there is more of a part than the reason why there is not."""
+    return bool(set(content.get(key, {})) - {"skipped", "provenance"})
+
+
 def facts(content: dict[str, Any]) -> dict[str, str]:
     """How the samples were made, and what the machine could do while they were."""
     made = content["provenance"]
@@ -101,6 +107,10 @@ def facts(content: dict[str, Any]) -> dict[str, str]:
         "versions": ", ".join(f"{k} {v}" for k, v in made["versions"].items() if k != "platform"),
         "platform": made["platform"],
     }
+    for name in OTHERS:
+        if "provenance" in content.get(name, {}):
+            other = content[name]["provenance"]
+            found[f"{name}.json"] = f"{other['command']}, {other['commit']}, {other['date']}"
     ceilings = content.get("ceilings")
     if ceilings:
         found["copies"] = f"{ceilings['copy_bytes_per_second'] / 1e9:.1f} GB/s, read and written"
@@ -110,7 +120,9 @@ def facts(content: dict[str, Any]) -> dict[str, str]:
         found["products"] = ", ".join(f"{v / 1e9:,.0f} GFLOP/s {k}" for k, v in rates.items())
         found["a call"] = f"{ceilings['seconds_per_call'] * 1e6:.1f} us"
     skipped = "; ".join(f"{name}: {why}" for name, why in all_skipped(content))
-    return found | ({"skipped": skipped} if skipped else {})
+    found |= {"skipped": skipped} if skipped else {}
+    lost = [section.title for section in SECTIONS if section.key not in content]
+    return found | ({"not in these samples": "; ".join(lost)} if lost else {})
 
 
 def all_skipped(content: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -97,9 +97,18 @@ SECTIONS = (
         "that is not in cache. The error is the largest one against the definition in float64, "
         "over the largest value. The roof is the slower of the bytes at the faster of copying and "
         "reading, and the arithmetic at the rate of products. Functions and the integer noise are "
-        "slower than products, so most of these cannot come near it.",
+        "slower than products, so most of these cannot come near it. Rows are timed one after "
+        "another: one that is marked as noisy, whose times spread by more than a half, was "
+        "disturbed, and should not be compared with its neighbours.",
         figures.roofline,
         tables.operation_rows,
+    ),
+    Section(
+        "kernels",
+        "Kernels on the card",
+        "kernels",
+        tables.kernel_note,
+        rows=tables.kernel_rows,
     ),
     Section(
         "resources",
@@ -113,8 +122,7 @@ SECTIONS = (
         "demonstration",
         "Does the gate keep its word?",
         "demonstration",
-        "Comparisons in real processes, of a commit with itself and with a copy of it that does "
-        "5 % more work. Dashes: the limit that an interval must lie above.",
+        tables.demonstration_note,
         figures.demonstration,
         tables.demonstration_rows,
     ),

@@ -1,7 +1,7 @@
 """What every kernel asks of a card, from binaries that are built here without one.
 
-The tests' own compiler builds and reads them, and `tests/compile_baseline.json` is what they are
-compared with.
+The tests' own compiler builds and reads them; what they ask for is stored, and compared with
+`tests/compile_baseline.json`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def measure_resources(*, quick: bool) -> dict[str, Any]:
     """Build every kernel for every architecture and compare with the baseline.
 
     Returns:
-        The Triton version, how many binaries were built, and a line for each that differs; or why
-        none were built.
+        The Triton version, what each binary asks for by architecture and kernel, how many there
+        are, and a line for each that differs; or why none were built.
     """
     reason = missing(quick=quick)
     if reason:
@@ -48,28 +48,39 @@ def measure_resources(*, quick: bool) -> dict[str, Any]:
     ]
     count = sum(map(len, measured.values()))
     print("\n".join(lines) or f"{count} binaries, all as in the baseline", flush=True)
-    return {"triton": version("triton"), "binaries": count, "differences": lines}
+    return {
+        "triton": version("triton"),
+        "binaries": count,
+        "differences": lines,
+        "kernels": {
+            target: {name: asdict(row) for name, row in kernels.items()}
+            for target, kernels in measured.items()
+        },
+    }
 
 
 def resource_note(content: dict[str, Any]) -> str:
-    """Say what the table is, and what differs from it here."""
-    said = "The table is the committed baseline (reports/kernels/resources.md), read from binaries "
-    said += "that were cross-compiled without a card: resources, not speeds. "
-    found = content.get("resources", {"skipped": {"kernels": "these samples are older"}})
-    if "skipped" in found:
-        return f"{said}This run compiled nothing: {found['skipped']['kernels']}."
-    built = f"This run built {found['binaries']} binaries with Triton {found['triton']}"
+    """Say what the table is, and what differs from the baseline here."""
+    found = content["resources"]
     lines = "; ".join(found["differences"]) or "none differs from it"
-    return f"{said}{built}: {lines}."
+    return (
+        "Read from binaries that were cross-compiled without a card: resources, not speeds. The "
+        "committed baseline is reports/kernels/resources.md. This run built "
+        f"{found['binaries']} binaries with Triton {found['triton']}: {lines}."
+    )
 
 
-def resource_rows(content: dict[str, Any]) -> Rows:  # noqa: ARG001 (every table takes it)
-    """The committed baseline as a table."""
-    targets = next(iter(module_of_tests("resources").load().values()))
+def resource_rows(content: dict[str, Any]) -> Rows:
+    """What the run's binaries ask for, as a table; older samples do not hold it."""
     head = ["kernel", "architecture", "registers", "spills", "stack, B", "shared, B"]
     rows = [
-        [name, target, *map(str, asdict(row).values())]
-        for target, kernels in targets.items()
+        [
+            name,
+            target,
+            *(str(value) for key, value in row.items() if key != "mix"),
+            ", ".join(f"{count} {kind}" for kind, count in row["mix"].items()),
+        ]
+        for target, kernels in content["resources"].get("kernels", {}).items()
         for name, row in kernels.items()
     ]
-    return [[*head, "instructions", "128-bit accesses"], *rows]
+    return [[*head, "instructions", "128-bit accesses", "of them"], *rows] if rows else []

@@ -1,27 +1,30 @@
 """Is the tree here slower than a run that was stored? `nox -s bench -- --against FOLDER`.
 
 A stored run cannot take turns with a new one, so their ratio also carries what the machine's speed
-did in between. What each run differs from itself, its own A/A, is the noise that is known; the
-drift is not, and the table says so. A regression that matters is worth `--against COMMIT`.
+did in between, and of a training what memory its one process happened to get. What each run differs
+from itself, its own A/A, is the noise that is known; the rest is not, and the table says so. A
+regression that matters is worth `--against COMMIT`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench import gate
-from bench.bench_training import FULL, QUICK, Plan
+from bench.bench_training import FULL, QUICK, Plan, compare_peers
+from bench.ceilings import product_rate
 from bench.curves import STACK, models_curve
-from bench.eager import vaekit_engine
+from bench.jax_peer import jax_elsewhere
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, limit, noise_of
-from bench.peers import OURS, OURS_AGAIN
-from bench.problem import Problem, default_problem
-from bench.timing import interleave, provenance, store
+from bench.peers import OURS, OURS_AGAIN, PEERS, absent
+from bench.problem import default_problem
+from bench.timing import BenchError, provenance, ratio, store
+from vaekit.machine import resolve_device
 
 Samples = dict[str, list[float]]
 
@@ -39,15 +42,15 @@ def read(path: Path) -> dict[str, Any]:
     """Read stored samples.
 
     Raises:
-        SystemExit: the file holds something else.
+        BenchError: the file holds something else.
     """
     part = "peers" if path.name == "training.json" else "seconds"
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         content["provenance"]["machine"], content[part]
     except (ValueError, KeyError, TypeError) as error:
-        raise SystemExit(
-            f"bench: against: got {path}; allowed: samples that `nox -s bench` has stored ({error})"
+        raise BenchError(
+            f"against: got {path}; allowed: samples that `nox -s bench` has stored ({error})"
         ) from None
     return content
 
@@ -57,13 +60,13 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
 
     Args:
         path: training.json or against.json of an earlier run.
-        quick: fewer rounds; of a training, the problem of a quick run.
+        quick: of a training, the problem of a quick run.
 
     Returns:
         The verdict of each benchmark.
 
     Raises:
-        SystemExit: the stored run is of another machine or of another problem.
+        BenchError: the stored run is of another machine or of another problem.
     """
     content = read(path)
     made, here = content["provenance"], provenance(f"nox -s bench -- --against {path}")
@@ -73,15 +76,25 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         problem = default_problem(STACK, plan.steps)
         _same(path, "problem", content["peers"].get("problem"), problem.described())
         _same(path, "steps of a curve", content["scaling"]["steps"], plan.curve_steps)
+        points = content["scaling"]["curve"].values()
+        twice = all(OURS_AGAIN in point["seconds"] for point in points)
+        _same(path, "noise of every point", "known" if twice else "not stored", "known")
+        left_out = absent(quick=quick) | jax_elsewhere(resolve_device("auto"))
+        here_too = [name for name in PEERS if name not in left_out] + [OURS_AGAIN]
+        _same(path, "list of what was timed", list(content["peers"]["seconds"]), here_too)
         stored, noise = training_samples(content)
-        found, now = training_samples(measure_training(problem, plan, content["scaling"]["curve"]))
+        found, now = training_samples(measure_training(content, plan, quick=quick))
+        statistic = np.median
     else:
         _same(path, "worker", content.get("worker"), gate.worker_digest())
         stored, noise = gate_samples(content)
-        with gate.workers(dict.fromkeys(ORDER, ("the tree here", gate.ROOT))) as ready:
-            found, now = gate_samples({"seconds": gate.take_turns(ready, plan.rounds)})
+        trees = dict.fromkeys(ORDER, ("the tree here", gate.ROOT))
+        sets = len(next(iter(content["seconds"].values()))[NEW])
+        found, now = gate_samples({"seconds": gate.take_turns(trees, sets)})
+        statistic = np.mean
     verdicts = {
-        name: judge(stored[name], found[name], max(noise[name], now[name])) for name in stored
+        name: judge(stored[name], found[name], max(noise[name], now[name]), statistic)
+        for name in stored
     }
     print(gate.table(f"{made['commit']} at {made['date']}", verdicts))
     print(
@@ -89,47 +102,66 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         "ratios too.\nWhere one says slower, `--against` a commit tells whether the tree is."
     )
     kept = {"provenance": here, "against": str(path), "stored": made, "seconds": found}
-    print(f"\nraw samples: {store('against-stored', kept)}")
+    print(f"\nraw samples: {store('against-stored', kept, quick=quick)}")
     return verdicts
 
 
-def judge(old: list[float], new: list[float], noise: float, draws: int = 4000) -> Verdict:
-    """Compare two runs that were not paired: the ratio of their medians, each drawn for itself."""
+def judge(
+    old: list[float],
+    new: list[float],
+    noise: float,
+    statistic: Callable[..., Any] = np.median,
+    draws: int = 4000,
+) -> Verdict:
+    """Compare two runs that were not paired, each drawn for itself.
+
+    Args:
+        old, new: seconds of each round, or of each set of processes.
+        noise: of either.
+        statistic: of their logarithms, whose difference is judged: the median or the mean.
+        draws: of the bootstrap.
+    """
     rng = np.random.default_rng(0)
-    medians = [
-        np.median(np.log(values)[rng.integers(len(values), size=(draws, len(values)))], axis=1)
+    drawn = [
+        statistic(np.log(values)[rng.integers(len(values), size=(draws, len(values)))], axis=1)
         for values in (new, old)
     ]
-    low, high = np.quantile(medians[0] - medians[1], [0.025, 0.975])
-    middle = np.median(np.log(new)) - np.median(np.log(old))
+    low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
+    middle = statistic(np.log(new)) - statistic(np.log(old))
     return Verdict(*np.exp([middle, low, high]).tolist(), noise=noise, limit=limit(noise))
 
 
 def training_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, float]]:
-    """The engine's samples of a training run, and the noise of each: that of its one A/A."""
-    seconds = content["peers"]["seconds"]
-    found = {"training": seconds[OURS]} | {
-        f"{name} models": row["seconds"][OURS] for name, row in content["scaling"]["curve"].items()
+    """The engine's samples of a training run, and the noise of each: that of its own A/A."""
+    timed = {"training": content["peers"]["seconds"]} | {
+        f"{name} models": row["seconds"] for name, row in content["scaling"]["curve"].items()
     }
-    noise = noise_of(seconds[OURS], seconds[OURS_AGAIN])
-    return found, dict.fromkeys(found, noise)
+    noise = {}
+    for name, seconds in timed.items():
+        _, low, high = np.log(ratio(seconds[OURS_AGAIN], seconds[OURS]))
+        noise[name] = max(abs(low), abs(high))
+    return {name: seconds[OURS] for name, seconds in timed.items()}, noise
 
 
-def measure_training(problem: Problem, plan: Plan, models: Iterable[str]) -> dict[str, Any]:
-    """Time the engine against itself and along the number of models, as `bench_training` does."""
-    blocks = {OURS: vaekit_engine(problem), OURS_AGAIN: vaekit_engine(problem)}
-    seconds = interleave(blocks, plan.rounds, device=problem.device)
-    curve = models_curve(map(int, models), plan.curve_steps, plan.curve_rounds)
-    return {"peers": {"seconds": seconds}, "scaling": curve}
+def measure_training(content: Mapping[str, Any], plan: Plan, *, quick: bool) -> dict[str, Any]:
+    """Time the engine among its peers and along the number of models, as the stored run was."""
+    rate, device = product_rate(content["ceilings"]), resolve_device("auto")
+    models = map(int, content["scaling"]["curve"])
+    return {
+        "peers": compare_peers(plan.steps, plan.rounds, rate, device, quick=quick),
+        "scaling": models_curve(models, plan.curve_steps, plan.curve_rounds, device),
+    }
 
 
 def gate_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, float]]:
-    """The judged tree's samples of a run of the gate, and the noise of each benchmark."""
+    """The judged tree's time of each set of a run of the gate, and the noise of each benchmark."""
     seconds = content["seconds"]
-    found = {name: rows[NEW] for name, rows in seconds.items()}
+    found = {
+        name: [float(np.median(rounds)) for rounds in rows[NEW]] for name, rows in seconds.items()
+    }
     return found, {name: noise_of(rows[BASE], rows[AGAIN]) for name, rows in seconds.items()}
 
 
 def _same(path: Path, field: str, stored: object, here: object) -> None:
     if stored != here:
-        raise SystemExit(f"bench: against: got {path}, whose {field} is {stored}; allowed: {here}")
+        raise BenchError(f"against: got {path}, whose {field} is {stored}; allowed: {here}")

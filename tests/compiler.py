@@ -27,7 +27,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from resources import Measured, Resources
+from resources import Measured, Resources, mix
 from vaekit_kernels import Draw, float_ids, generator, latent, launch, pixel, training_step
 from vaekit_kernels.training_step import FusedStep, Network, Precision
 
@@ -168,6 +168,7 @@ def _nvidia(compiled: Any) -> Resources:
         shared=compiled.metadata.shared,
         instructions=sum(code != "NOP" for code in codes),
         wide=sum(code.startswith(("LDG", "STG")) and ".128" in code for code in codes),
+        mix=mix(codes),
     )
 
 
@@ -190,6 +191,7 @@ def _amd(compiled: Any) -> Resources:
         wide=sum(
             code.startswith(("global", "buffer")) and code.endswith("dwordx4") for code in codes
         ),
+        mix=mix(codes),
     )
 
 

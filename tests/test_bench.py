@@ -7,23 +7,28 @@ import json
 import statistics
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
+from itertools import chain, pairwise, permutations
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch.autograd import DeviceType
 from torch.autograd.profiler import profile, record_function
 
 import resources
-from bench import ceilings, compiled, curves, parts, peers, static
+from bench import bench_training, ceilings, compiled, curves, parts, peers, static, timing
 from bench.bench_estimators import measure, table
 from bench.ceilings import believed, step_flops
 from bench.eager import stacked_autograd
+from bench.jax_peer import jax_elsewhere
 from bench.memory import beyond_one
 from bench.peers import COMPILED, PEERS, absent, check, still_agree
 from bench.problem import Problem, default_problem
-from bench.timing import interleave, ratio
+from bench.timing import interleave, orders, ratio
 from vaekit.config import SweepConfig
 from vaekit.estimators import ESTIMATORS, critic
 from vaekit.estimators.channels import gaussian_channel
@@ -80,8 +85,52 @@ def test_every_function_is_timed_every_round_in_turn() -> None:
     samples = interleave(functions, rounds=3, warmup=1)
     assert {name: len(seconds) for name, seconds in samples.items()} == {"a": 3, "b": 3, "c": 3}
     assert len(calls) == 12
-    rounds = ["".join(calls[start : start + 3]) for start in range(3, 12, 3)]
-    assert rounds == ["abc", "bca", "cab"]
+    assert {"".join(sorted(calls[start : start + 3])) for start in range(0, 12, 3)} == {"abc"}
+
+
+@pytest.mark.parametrize(("names", "rounds"), [("abc", 8), ("abcdefgh", 24), ("abcdefgh", 6)])
+def test_nothing_is_timed_right_after_itself_and_neighbours_change(names: str, rounds: int) -> None:
+    found = list(orders(names, rounds))
+    assert found == list(orders(names, rounds))
+    assert all(sorted(order) == list(names) for order in found)
+    pairs = Counter(pairwise(chain.from_iterable(found)))
+    assert not any((name, name) in pairs for name in names)
+    others = [pairs[a, b] for a, b in permutations(names, 2)]
+    even = (rounds * len(names) - 1) / len(others)
+    assert even / 2 - 1 < min(others) <= max(others) < 1.5 * even + 1
+
+
+@pytest.mark.parametrize("names", ["a", "ab"])
+def test_one_or_two_are_each_timed_right_after_themselves(names: str) -> None:
+    """What is not timed brings each one's own memory into cache, whoever was there before."""
+    calls: list[str] = []
+    functions = {name: lambda name=name: calls.append(name) for name in names}
+    interleave(functions, rounds=6)
+    assert calls[::2] == calls[1::2]
+    assert {calls.count(name) for name in names} == {14}
+
+
+def test_a_machine_is_its_processor_and_its_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "device_name", lambda device: f"A {device.type.upper()} (2)")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert timing.machine_slug() == "a-cpu-2"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert timing.machine_slug() == "a-cpu-2-a-cuda-2"
+    assert timing.provenance("made")["machine"] == "A CPU (2), A CUDA (2)"
+
+
+def test_every_version_that_matters_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = {"g++": "g++ 13\nFree", "nvidia-smi": "570.1\n570.1", "ptxas": "ptxas\nV12.8"}
+    monkeypatch.setattr(timing, "said", lambda name, *_: answers.get(Path(name).name, ""))
+    monkeypatch.setattr(timing, "version", {"jax": "0.7", "jaxlib": "0.7.1"}.__getitem__)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: SimpleNamespace(origin="/there/__init__.py")
+    )
+    found = {"jax": "0.7", "jaxlib": "0.7.1", "C++ compiler": "g++ 13", "driver": "570.1"}
+    assert timing.tools() == found | {"ptxas": "V12.8"}
+    answers.clear()
+    assert timing.tools()["driver"] == timing.tools()["C++ compiler"] == "absent"
+    assert timing.provenance("made")["versions"].keys() > found.keys()
 
 
 def test_the_interval_of_a_ratio_covers_the_truth() -> None:
@@ -117,7 +166,7 @@ def test_a_larger_stack_takes_more_memory_by_about_what_is_planned() -> None:
     """Processes of their own; the allowance is the allocator's and the libraries' own."""
     found = {}
     for models in (1, 40):
-        command = [sys.executable, "-m", "bench.memory", str(models)]
+        command = [sys.executable, "-m", "bench.memory", str(models), "cpu"]
         found[str(models)] = json.loads(
             subprocess.run(command, capture_output=True, check=True).stdout
         )
@@ -139,6 +188,58 @@ def test_the_parts_of_a_step_are_all_of_it() -> None:
     )
     assert found[parts.ADAM] == found[parts.NOISE] == 0
     assert all(found[name] > 0 for name in (parts.IMAGES, parts.PRODUCTS, parts.OTHERS, parts.STEP))
+
+
+def test_a_cards_time_is_told_by_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def event(name: str, us: float, where: DeviceType = DeviceType.CUDA) -> SimpleNamespace:
+        return SimpleNamespace(name=name, device_type=where, self_device_time_total=us)
+
+    monkeypatch.setattr(parts, "KERNELS", 1)
+    first = [event("adam", 2.0), event("gemm", 4.0), event("gemm", 4.0), event("copy", 1.0)]
+    second = [event("gemm", 6.0), event("aten::mm", 9.0, DeviceType.CPU)]
+    found = parts.by_kernel([first, second], steps=2)
+    assert list(found) == ["gemm", parts.OTHERS]
+    assert found["gemm"] == pytest.approx([4e-6, 3e-6])
+    assert found[parts.OTHERS] == pytest.approx([1.5e-6, 0.0])
+
+
+def test_everything_is_measured_on_the_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that stands under a card's name must not be of the CPU."""
+    device = torch.device("meta")
+    asked: list[str] = []
+
+    def note(name: str) -> Callable[..., dict[str, object]]:
+        def called(*given: object, **_: object) -> dict[str, object]:
+            assert device in given
+            asked.append(name)
+            return {}
+
+        return called
+
+    rates = {"read_bytes_per_second": 1.0, "copy_bytes_per_second": 1.0, "seconds_per_call": 1.0}
+    rates |= {"product_flops_per_second": {"float32": 1.0, "float32, default": 1.0}}
+    monkeypatch.setattr(bench_training, "measure_ceilings", lambda where: {device: rates}[where])
+    names = ("compare_peers", "measure_curves", "measure_memory", "measure_parts")
+    for name in names:
+        monkeypatch.setattr(bench_training, name, note(name))
+    bench_training.run(device, quick=True)
+    assert asked == list(names)
+    for name in ("default_problem", "curve"):
+        monkeypatch.setattr(curves, name, lambda *given, **_: given)
+    found = curves.measure_curves(2, 3, device, quick=True)
+    assert len(found) == 3
+    for _, _, _, problems in found.values():
+        assert all(device in make() for make in problems.values())
+
+
+def test_jax_that_does_not_see_the_card_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "there")
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(default_backend=lambda: "cpu"))
+    cuda = torch.device("cuda")
+    assert "computes on cpu" in jax_elsewhere(cuda)["JAX vmap + scan"]
+    assert not jax_elsewhere(torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(default_backend=lambda: "gpu"))
+    assert not jax_elsewhere(cuda)
 
 
 def test_every_part_of_the_engines_step_is_seen() -> None:
@@ -177,9 +278,9 @@ def test_a_time_that_the_machine_cannot_do_is_an_error() -> None:
 
 def test_the_ceilings_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy of a quarter of the bytes and products of a hundredth of the work, but real ones."""
-    monkeypatch.setattr(ceilings, "beyond_cache", lambda: 2**22)
-    monkeypatch.setattr(ceilings, "PRODUCT", 128)
-    found = ceilings.cpu_ceilings(rounds=3)
+    monkeypatch.setattr(ceilings, "beyond_cache", lambda device: 2**22)
+    monkeypatch.setitem(ceilings.PRODUCT, "cpu", 128)
+    found = ceilings.measure_ceilings(rounds=3)
     rates = found["product_flops_per_second"]
     assert rates["float32"] == 2 * 128**3 / min(found["seconds"]["float32"])
     assert found["copy_bytes_per_second"] == 2**23 / min(found["seconds"]["copy"])
@@ -224,12 +325,19 @@ def test_the_estimators_table_has_bias_error_and_a_mark_where_the_draws_are_too_
     assert table(records).splitlines()[-1].count("!") == 1 + much.count("!")
 
 
+def test_instructions_are_counted_by_kind() -> None:
+    codes = ["HMMA.16816.F32", "HMMA.1688.F32.TF32", "LDG.E.128.CONSTANT", "LDG.E", "STL", "IADD3"]
+    assert resources.mix(codes) == {"HMMA": 2, "LDG.128": 1, "LDG": 1, "STL": 1}
+    codes = ["v_mfma_f32_32x32x8f16", "global_load_dwordx4", "global_load_dword", "s_add_u32"]
+    assert resources.mix(codes) == {"v_mfma": 1, "global_load_dwordx4": 1, "global_load": 1}
+
+
 def test_kernels_are_compared_with_the_baseline_of_their_triton(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The compiler's part is played here: two architectures, one of which differs in one figure."""
     kept = resources.Resources(40, 0, 0, 1024, 500, 4)
-    more = resources.Resources(48, 0, 0, 1024, 500, 4)
+    more = resources.Resources(48, 0, 0, 1024, 500, 4, {"HMMA": 2})
     made = SimpleNamespace(measure_everywhere=lambda: {"a": {"k": kept}, "b": {"k": more}})
     modules = {"resources": resources, "compiler": made}
     monkeypatch.setattr(static, "module_of_tests", modules.__getitem__)
@@ -239,6 +347,8 @@ def test_kernels_are_compared_with_the_baseline_of_their_triton(
     found = static.measure_resources(quick=False)
     assert found["differences"] == ["b: k: registers 40 -> 48 (+8)"]
     assert found["binaries"] == 2
+    assert found["kernels"]["b"]["k"]["registers"] == 48
+    assert found["kernels"]["b"]["k"]["mix"] == {"HMMA": 2}
     assert "leaves no time" in static.measure_resources(quick=True)["skipped"]["kernels"]
     monkeypatch.setattr(resources, "load", lambda: {"4": {}})
     assert "no baseline for Triton 3, only for 4" in static.missing(quick=False)

@@ -7,9 +7,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bench import __main__ as cli
-from bench import gate
+from bench import gate, timing
+from bench_samples import samples
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
@@ -24,6 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int | str | None:
     [
         (("--against", "HEAD", "--report"), "--against goes without --report"),
         (("--against", "HEAD", "--demonstrate"), "--against goes without --demonstrate"),
+        (("--demonstrate", "--quick"), "--demonstrate goes without --quick"),
         (("--demonstrate", "0"), "got '0'; allowed: 1 or more"),
         (("--demonstrate", "some"), "got 'some'; allowed: 1 or more"),
     ],
@@ -56,9 +59,64 @@ def test_a_commit_and_a_stored_run_go_each_to_its_own(
     assert asked == ["HEAD", tmp_path / "training.json"]
 
 
+def test_what_cannot_be_compared_is_no_regression(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 1 says that the tree is slower."""
+    assert run(monkeypatch, "--against", "no-such-commit") == 2
+    assert "got 'no-such-commit'; allowed: a commit" in capsys.readouterr().err
+    (tmp_path / "training.json").write_text("{}")
+    assert run(monkeypatch, "--against", str(tmp_path)) == 2
+    assert run(monkeypatch, "--report", str(tmp_path / "nowhere")) == 2
+
+
+def test_on_a_card_its_kernels_are_timed_and_on_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = {"triton": [2e-6, 2e-6], "compile": [3e-6, 3e-6], "triton (A/A)": [2e-6, 2e-6]}
+    row = {"operation": "pixel_nll gaussian M=121", "direction": "forward", "bytes": 10}
+    row |= {"share_of_copy": dict.fromkeys(times, 0.75), "cold_seconds": times}
+    row |= {"warm_seconds": times, "compile_over_triton": [1.5, 1.4, 1.6]}
+    row |= {"again_over_triton": [1.0, 0.9, 1.1]}
+    kernels = {"card": {"name": "A card"}, "copy_bytes_per_second": 2e12, "rows": [row]}
+    asked: list[torch.device] = []
+    monkeypatch.setattr(timing, "REPORTS", tmp_path)
+    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(cli, "resolve_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(cli, "run", lambda device, quick: asked.append(device) or samples())
+    monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
+    monkeypatch.setattr(cli, "measure_kernels", lambda quick: kernels)
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    cli.main()
+    assert asked == [torch.device("cuda")]
+    summary = (tmp_path / "here" / "summary.md").read_text(encoding="utf-8")
+    assert "Times of the device on A card" in summary
+    assert "2,000 GB/s in this run" in summary
+    cells = "forward | 2.0 | 2.0 | 75% | 75% | 1.50 | 1.40 to 1.60 | 0.90 to 1.10"
+    assert f"| pixel_nll gaussian M=121 | {cells} |" in summary
+
+
+def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(timing, "REPORTS", tmp_path)
+    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(cli, "run", lambda device, quick: samples())
+    monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "training.json").write_text("full")
+    monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
+    cli.main()
+    page = tmp_path / "here" / "quick" / "index.html"
+    assert page.is_file()
+    assert capsys.readouterr().out.endswith(f"{page}\n")
+    assert [path.name for path in (tmp_path / "here").glob("*.*")] == ["training.json"]
+    assert (tmp_path / "here" / "training.json").read_text() == "full"
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_gate_that_breaks_its_word_is_a_failure(
     kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "demonstrate", lambda sets, rounds: kept)
+    monkeypatch.setattr(cli, "demonstrate", lambda trials: kept)
     assert run(monkeypatch, "--demonstrate") == (not kept)

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from bench import demonstrate, gate
-from bench.demonstrate import PLACE, PLANT, PLANTED, SAME, count, kept_its_word, plant
+from bench import demonstrate, gate, timing
+from bench.demonstrate import CALLS, PLACE, PLANT, PLANTED, SAME, count, kept_its_word, plant
 from bench.paired import AGAIN, BASE, NEW
 from bench.report import write_report
 from bench_samples import samples
 
 
-def test_every_twentieth_call_of_the_copy_is_made_twice_with_its_gradients(tmp_path: Path) -> None:
+def test_every_so_many_calls_of_the_copy_one_is_made_twice_with_its_gradients(
+    tmp_path: Path,
+) -> None:
     tree, copy = tmp_path / "tree", tmp_path / "copy"
     (tree / PLACE).parent.mkdir(parents=True)
     (tree / PLACE).write_text("def reparameterise(*given): return CALLED(*given)\n")
@@ -37,9 +38,9 @@ def test_every_twentieth_call_of_the_copy_is_made_twice_with_its_gradients(tmp_p
     mean, logvar = torch.rand(2, 3).requires_grad_().unbind()
     gradients = []
     mean.register_hook(gradients.append)
-    for _ in range(40):
+    for _ in range(2 * CALLS):
         z, kl = space["reparameterise"](mean, logvar, None)
-    assert len(calls) == 42
+    assert len(calls) == 2 * CALLS + 2
     assert len(gradients) == 2
     assert torch.equal(z, mean * logvar)
     assert torch.equal(kl, mean + logvar)
@@ -59,45 +60,94 @@ def test_the_gate_keeps_its_word_with_few_alarms_and_most_slowdowns_seen() -> No
     assert not kept_its_word(words(5, 18))
 
 
-@pytest.mark.parametrize("slowdown", [1.0, 1.05])
-def test_every_comparison_is_kept_and_counted(
-    slowdown: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(0)
-    started = []
-
-    @contextmanager
-    def workers(trees: dict[str, Any], options: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        started.append(trees)
-        assert options == (str(demonstrate.SECONDS), demonstrate.BENCHMARK)
-        yield {
-            role: SimpleNamespace(
-                time=lambda _, by=slowdown if role == PLANTED else 1.0: by * rng.lognormal(0, 0.002)
-            )
-            for role in trees
-        }
+@pytest.fixture
+def acted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], list[str]]:
+    """Play the processes: which trees were compared is told, and the copy is so much slower."""
 
     @contextmanager
     def checkout(ref: str) -> Iterator[Path]:
-        (tmp_path / "tree" / PLACE).parent.mkdir(parents=True)
+        (tmp_path / "tree" / PLACE).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / PLACE).touch()
         yield tmp_path / "tree"
 
-    def store(name: str, content: dict[str, Any]) -> Path:
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-        return tmp_path / f"{name}.json"
+    def start(slowdown: float) -> list[str]:
+        rng = np.random.default_rng(0)
+        compared: list[str] = []
 
-    monkeypatch.setattr(gate, "workers", workers)
+        def take_turns(trees: dict[str, Any], sets: int, wanted: tuple[str, ...]) -> dict[str, Any]:
+            compared.append(trees[NEW][0])
+            assert trees[BASE] == trees[AGAIN] == ("HEAD", tmp_path / "tree")
+            slow = {NEW: slowdown if trees[NEW] != trees[BASE] else 1.0}
+            return {
+                wanted[0]: {
+                    role: (slow.get(role, 1.0) * rng.lognormal(0, 0.002, (sets, 3))).tolist()
+                    for role in trees
+                }
+            }
+
+        monkeypatch.setattr(gate, "take_turns", take_turns)
+        return compared
+
     monkeypatch.setattr(gate, "checkout", checkout)
-    monkeypatch.setattr(demonstrate, "store", store)
-    assert demonstrate.demonstrate(sets=2, rounds=6) is (slowdown > 1.0)
-    assert [sorted(trees) for trees in started] == 2 * [sorted((BASE, AGAIN, NEW, PLANTED))]
-    kept = json.loads((tmp_path / "demonstration.json").read_text())["comparisons"]
+    monkeypatch.setattr(timing, "REPORTS", tmp_path)
+    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    return start
+
+
+@pytest.mark.parametrize("slowdown", [1.0, 1.05])
+def test_every_comparison_is_kept_and_counted(
+    slowdown: float,
+    acted: Callable[[float], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(demonstrate, "TRIALS", 2)
+    compared = acted(slowdown)
+    assert demonstrate.demonstrate(2, sets=6) is (slowdown > 1.0)
+    assert compared == 2 * [*["HEAD"] * 5, "the slower copy of HEAD"]
+    folder = tmp_path / "here"
+    assert [path.name for path in folder.iterdir()] == ["demonstration.json"]
+    content = json.loads((folder / "demonstration.json").read_text())
+    kept = content["comparisons"]
     assert [row["kind"] for row in kept] == 2 * [*[SAME] * 5, PLANTED]
-    assert {len(seconds) for row in kept for seconds in row["seconds"].values()} == {6}
-    store("training", samples())
-    write_report(tmp_path)
-    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert {len(sets) for row in kept for sets in row["seconds"].values()} == {6}
+    assert content["planted_size"] == pytest.approx(slowdown - 1, abs=0.002)
+    said = f"{content['planted_size']:.1%}"
+    assert f"what was planted measures {said}" in capsys.readouterr().out
+    (folder / "training.json").write_text(json.dumps(samples()))
+    write_report(folder)
+    summary = (folder / "summary.md").read_text(encoding="utf-8")
     assert f"| {SAME} | 10 | 0 | 10 | 0 |" in summary
     seen = 2 if slowdown > 1.0 else 0
     assert f"| {PLANTED} | 2 | {seen} | {2 - seen} | 0 |" in summary
+    assert f"does {said} more work, as measured" in summary
+
+
+def test_one_that_was_stopped_is_continued_by_the_same_commit_alone(
+    acted: Callable[[float], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = acted(1.05)
+    whole, keeping = gate.take_turns, list[int]()
+
+    def stopped(*given: Any) -> Any:
+        keeping.append(1)
+        if len(keeping) == 5:
+            raise KeyboardInterrupt
+        return whole(*given)
+
+    monkeypatch.setattr(gate, "take_turns", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        demonstrate.demonstrate(1, sets=3)
+    monkeypatch.setattr(gate, "take_turns", whole)
+    part = tmp_path / "here" / "quick" / "demonstration-unfinished.json"
+    assert len(json.loads(part.read_text())["comparisons"]) == 4
+    demonstrate.demonstrate(1, sets=3)
+    assert len(compared) == 6
+    assert not part.exists()
+    # Fewer trials than the committed ones never take their place.
+    assert not (tmp_path / "here" / "demonstration.json").exists()
+    part.write_text((part.with_name("demonstration.json")).read_text())
+    monkeypatch.setattr(gate, "worker_digest", lambda: "another")
+    demonstrate.demonstrate(1, sets=3)
+    assert len(compared) == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 
 import pytest
@@ -36,6 +37,16 @@ def test_without_a_card_it_says_so_and_prints_no_figure(
     with pytest.raises(SystemExit, match="no CUDA device"):
         main()
     assert capsys.readouterr().out == ""
+
+
+def test_without_a_card_or_triton_the_page_has_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = bench_kernels.measure_kernels(quick=True)
+    assert "no CUDA device" in found["skipped"]["kernels on a card"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = bench_kernels.measure_kernels(quick=True)
+    assert found == {"skipped": {"kernels on a card": "there is no Triton"}}
 
 
 def test_a_wrong_implementation_is_refused_before_any_timing() -> None:
