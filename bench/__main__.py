@@ -45,7 +45,7 @@ def command_line() -> argparse.ArgumentParser:
         type=positive,
         const=TRIALS,
         help="try the gate on trees that are the same and on one that is 5 % slower; "
-        f"{TRIALS} trials take hours, and one that was stopped is continued",
+        f"{TRIALS} trials take over an hour; stopped, they are continued",
     )
     parser.add_argument(
         "--report",
