@@ -202,7 +202,7 @@ def test_the_linear_grid_stands_beside_its_optimum_and_the_untrained() -> None:
     words = bias.bias_in_words({"linear": linear.assign(baseline_recovery_r2=untrained)})[0]
     assert "the exact optimum has an R² of 0.995 at every μ" in words
     assert "0.9 (untrained: 0.1) at μ = 0 and 0.6 (untrained: 0.2) at μ = 3" in words
-    assert "what they lack of the optimum is training's" in words
+    assert "what they lack of the optimum, training and" in words
     near = recovered(0.99, generator="linear", decoder_output="linear")
     assert "what they lack" not in bias.bias_in_words({"linear": near})[0]
 

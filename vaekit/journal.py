@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from vaekit import checkpoint
 from vaekit.checkpoint import Array, Check, CheckpointError
 from vaekit.config import SweepConfig
+from vaekit.engine import engine_name
 from vaekit.files import read_small, write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.keeper import Keeper
@@ -40,7 +41,7 @@ PLAN = "plan.json"
 INTERVAL_SECONDS = 60.0
 COST_SHARE = 0.02
 # What may change the bits of a training; the rest of a manifest's versions is for the record.
-DECIDING = ("vaekit", "torch", "triton", "numpy", "device", "threads", "products")
+DECIDING = ("vaekit", "torch", "triton", "numpy", "device", "threads", "products", "engine")
 
 
 class _Shard(BaseModel):
@@ -133,7 +134,8 @@ class Journal:
     @cached_property
     def versions(self) -> dict[str, str]:
         """What makes the results of this process, from the first time that it is asked for."""
-        return provenance(resolve_device(self.config.device))
+        device = resolve_device(self.config.device)
+        return {"engine": engine_name(self.config, device), **provenance(device)}
 
     def plan(self, make: Callable[[], list[Stack]], threads: int) -> tuple[list[Stack], int]:
         """Return the run's shards and threads: as when it began, or else chosen now and kept.

@@ -192,7 +192,8 @@ def _measure(
     models = sum(stack.models for stack in stacks)
     progress.note(
         f"{models} models ({len(config.mu)} mu x {len(config.beta)} beta x {config.seeds} seeds) "
-        f"of {config.steps} steps, {stacks[0].models} at once, on {device_name(device)}"
+        f"of {config.steps} steps, {stacks[0].models} at once, on {device_name(device)}, "
+        f"by the engine {engine_name(config, device)}"
     )
     progress.stage("train and measure", models * config.steps, "model-steps")
     done: dict[int, Arrays] = {}

@@ -85,7 +85,7 @@ def _linear(dataset: xr.Dataset) -> list[str]:
             f" On the same pairs the exact optimum has an R² of {number(best)} at every μ, the "
             f"trained models {' and '.join(reached)}"
             + (
-                ": what they lack of the optimum is training's, not the data's."
+                ": what they lack of the optimum, training and the probe's finite draws lost."
                 if best - float(end.mean()) >= SMALL
                 else "."
             )

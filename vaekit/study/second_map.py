@@ -103,9 +103,8 @@ def _at_code_zero(shown: dict[str, xr.Dataset], others: list[xr.DataArray]) -> s
     zero, images = (number(float(np.nanmean(part))) for part in (pixels, np.concatenate(mean)))
     return (
         f" At a code of zeros theirs is an image of {zero} on average (first seed), where the "
-        f"training images have {images}: a decoder is trained on samples of its code, over "
-        "which it draws the mean image on average, and not "
-        "at the one code that a probe gives it."
+        f"training images have {images}: a decoder is trained on samples of its code, and not "
+        "at the one code that a probe of a constant gives it."
     )
 
 
