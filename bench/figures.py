@@ -63,10 +63,12 @@ def scaling(content: dict[str, Any]) -> Figure:
         }
         heights = apart(list(others.values()), 0.05 * max(others.values()))
         for (name, time), height in zip(others.items(), heights, strict=True):
-            ax.plot(peers["models"], time, "x", color=MUTED)
+            color = ACCENT if name in OWN else MUTED
+            ax.plot(peers["models"], time, "x", color=color)
             ax.annotate(
-                name, (1.06 * peers["models"], height), fontsize=7, color=MUTED, va="center"
-            )
+                name, (1.06 * peers["models"], height), fontsize=7, color=color, va="center",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            )  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set_xticks(models, [str(count) for count in models])
         ax.minorticks_off()
