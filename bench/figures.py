@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from bench.ceilings import memory_rate, product_rate
 from bench.demonstrate import PLANTED, SAME
@@ -67,7 +68,7 @@ def scaling(content: dict[str, Any]) -> Figure:
             ax.plot(peers["models"], time, "x", color=color)
             ax.annotate(
                 name, (1.06 * peers["models"], height), fontsize=7, color=color, va="center",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                path_effects=[withStroke(linewidth=2, foreground="white")],
             )  # fmt: skip
         ax.set_xscale("log", base=2)
         ax.set_xticks(models, [str(count) for count in models])

@@ -22,7 +22,7 @@ from vaekit.journal import FOLDER
 from vaekit.study import arms, boundary, page, run
 from vaekit.study.statistics import agreement, boundary_steps, bounded, interval, trend
 
-COMMIT = ("commit", "-q", "--allow-empty", "-m", "first")
+COMMIT = ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "it")
 TINY = {
     "mu": (0.0, 2.0),
     "beta": (0.5, 8.0),
@@ -228,15 +228,25 @@ def test_a_report_says_how_its_arms_were_made(tmp_path: Path) -> None:
 def test_the_commit_is_that_of_our_own_sources(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for words in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", *COMMIT]):
+    def git(*words: str) -> None:
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "run.py"))
+
+    git("init", "-q")
+    git(*COMMIT)
+    package = tmp_path / "vaekit"
+    (package / "study").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    monkeypatch.setattr(run, "__file__", str(package / "study" / "run.py"))
     # Installed within a checkout of something else.
     assert run.checked_out() == ""
-    (tmp_path / "run.py").write_text("", "utf-8")
-    subprocess.run(["git", "add", "run.py"], cwd=tmp_path, check=True)
+    git("add", "vaekit")
     assert run.checked_out().endswith("-dirty")
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "nowhere" / "run.py"))
+    git(*COMMIT)
+    (tmp_path / "report.html").touch()
+    assert len(run.checked_out()) == 12
+    (package / "__init__.py").write_text("changed", "utf-8")
+    assert run.checked_out().endswith("-dirty")
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "nowhere" / "study" / "run.py"))
     assert run.checked_out() == ""
 
 

@@ -102,17 +102,22 @@ def made_by(directory: Path | str) -> dict[str, str]:
 
 def checked_out() -> str:
     """The commit of the sources that run, "-dirty" if they were changed; "" if they are in none."""
-    here = Path(__file__).parent
-    # A checkout of something else may hold an environment that we are installed in.
-    tracked = ["git", "ls-files", "--error-unmatch", Path(__file__).name]
-    name = ["git", "describe", "--always", "--abbrev=12", "--dirty"]
-    options: dict[str, Any] = {"cwd": here, "capture_output": True, "check": True, "timeout": 30}
+    package = Path(__file__).parents[1]
+    options: dict[str, Any] = {"cwd": package, "capture_output": True, "check": True, "timeout": 30}
+
+    def said(*words: str) -> str:
+        done = subprocess.run(["git", *words], **options)  # noqa: S603, S607 (fixed words)
+        return str(done.stdout, "utf-8").strip()
+
     try:
-        subprocess.run(tracked, **options)  # noqa: S603 (fixed words)
-        done = subprocess.run(name, **options)  # noqa: S603 (fixed words)
+        # A checkout of something else may hold an environment that we are installed in.
+        said("ls-files", "--error-unmatch", "__init__.py")
+        commit = said("rev-parse", "--short=12", "HEAD")
+        # What else is changed, a report that is made again for one, changes no number.
+        changed = said("status", "--porcelain", ":/vaekit", ":/kernels")
+        return commit + ("-dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return ""
-    return str(done.stdout, "utf-8").strip()
 
 
 def _identity(directory: Path) -> tuple[str, str]:
