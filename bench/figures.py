@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 
 from bench.ceilings import memory_rate, product_rate
 from bench.demonstrate import PLANTED, SAME
@@ -16,6 +15,7 @@ from bench.paired import judge
 from bench.peers import OURS, OURS_AGAIN, OWN
 from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style, new_figure
 
+PEER_MARKERS = "x+v^<>Dsph"
 LOOKS = {"reference": ("o", MUTED), "torch": ("D", ACCENT), "compile": ("^", INK)}
 
 
@@ -62,23 +62,19 @@ def scaling(content: dict[str, Any]) -> Figure:
             for name, row in peers["rows"].items()
             if name not in {OURS, OURS_AGAIN}
         }
-        heights = apart(list(others.values()), 0.05 * max(others.values()))
-        for (name, time), height in zip(others.items(), heights, strict=True):
+        for (name, time), marker in zip(others.items(), PEER_MARKERS, strict=False):
             color = ACCENT if name in OWN else MUTED
-            ax.plot(peers["models"], time, "x", color=color)
-            ax.annotate(
-                name, (1.06 * peers["models"], height), fontsize=7, color=color, va="center",
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )  # fmt: skip
+            ax.plot(peers["models"], time, marker, color=color, label=name)
         ax.set_xscale("log", base=2)
         ax.set_xticks(models, [str(count) for count in models])
         ax.minorticks_off()
-        ax.set_ylim(0, 1.06 * max(*heights, *(row["ms_per_model_step"] for row in curve.values())))
+        highest = max(*others.values(), *(row["ms_per_model_step"] for row in curve.values()))
+        ax.set_ylim(0, 1.06 * highest)
         ax.grid(axis="y")
         ax.set_xlabel("models in the stack")
         ax.set_ylabel("ms per model-step")
-        ax.legend(loc="lower left")
-        heading(ax, "Cost of a model-step", "in one stack; crosses: peers")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        heading(ax, "Cost of a model-step", f"in one stack; peers at {peers['models']} models")
     return made
 
 
@@ -173,15 +169,6 @@ def parts(content: dict[str, Any]) -> Figure:
             "median of profiled blocks; line: middle 60 % of the blocks",
         )
     return made
-
-
-def apart(heights: list[float], gap: float) -> list[float]:
-    """Move the heights of labels up until each is a gap above the one below it."""
-    moved = list(heights)
-    least = -np.inf
-    for place in np.argsort(heights):
-        moved[place] = least = max(heights[place], least + gap)
-    return moved
 
 
 def noise(content: dict[str, Any]) -> Figure:

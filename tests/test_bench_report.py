@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from bench.figures import apart
 from bench.peers import OURS, OURS_COMPILED
 from bench.report import write_report
 from bench.timing import REPORTS, ROOT, BenchError, ratio
@@ -179,7 +178,3 @@ def test_the_readme_quotes_the_newest_report_and_nothing_else() -> None:
     peers["rows"][OURS]["ms_per_model_step"] += 0.01
     peers["seconds"]["JAX vmap + scan"] = [1.1 * t for t in peers["seconds"]["JAX vmap + scan"]]
     assert len(quoted(readme, found[newest])[1]) == 2
-
-
-def test_labels_of_like_heights_do_not_cover_each_other() -> None:
-    assert apart([1.0, 5.0, 1.1, 1.05], 0.5) == pytest.approx([1.0, 5.0, 2.0, 1.5])
