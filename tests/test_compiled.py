@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -65,6 +66,19 @@ def test_without_a_compiler_auto_is_torch_and_compiled_is_refused(
     assert engine_name(config(engine="auto", steps=REPAID_MODEL_STEPS), CPU) == "torch"
     with pytest.raises(ConfigError, match=r"engine: got 'compiled'; allowed: .*no compiler here"):
         engine_name(config(), CPU)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("no g++ here\nat all"), PermissionError(13, "Permission denied", "/tmp/x")],
+)
+def test_whatever_keeps_torch_from_building_is_a_reason(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(torch, "compile", mock.Mock(side_effect=error))
+    said = compiler_missing.__wrapped__()
+    assert said.startswith(f"torch.compile builds no programs here ({type(error).__name__}: ")
+    assert "\n" not in said
 
 
 @pytest.mark.usefixtures("pretended")

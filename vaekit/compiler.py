@@ -19,9 +19,10 @@ def compiler_missing() -> str:
     """Say why torch.compile builds no programs for this CPU; an empty text where it does."""
     try:
         torch.compile(lambda x: x + 1.0)(torch.ones(3))
-    except RuntimeError as error:
+    # No compiler, or no place for what it builds.
+    except (RuntimeError, OSError) as error:
         line = str(error).strip().splitlines()[0]
-        return f"torch.compile finds no working C++ compiler ({type(error).__name__}: {line})"
+        return f"torch.compile builds no programs here ({type(error).__name__}: {line})"
     return ""
 
 
