@@ -67,6 +67,23 @@ def test_files_that_a_kill_left_half_written_stand_in_no_ones_way(tmp_path: Path
     assert listing(other) == ["notes.tmp"]
 
 
+@pytest.mark.parametrize(("start", "out"), [("run", "."), ("run/below", "..")])
+def test_the_directory_at_hand_or_above_can_be_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str, out: str
+) -> None:
+    (tmp_path / start).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / start)
+    if out == "..":
+        with pytest.raises(FileExistsError, match="out: .*run is not empty; allowed: a new or"):
+            sweep.run_sweep(config(), out)
+        return
+    sweep.run_sweep(config(), out)
+    sweep.run_sweep(config(steps=10), out, overwrite=True)
+    assert listing(tmp_path / "run") == FINISHED
+    assert SweepConfig.from_toml(tmp_path / "run" / rundir.CONFIG).steps == 10
+    assert listing(tmp_path) == ["run"]
+
+
 def test_a_configuration_alone_is_no_run_and_beside_a_report_it_is(tmp_path: Path) -> None:
     (tmp_path / rundir.CONFIG).write_text(config().to_toml(), encoding="utf-8")
     assert rundir.inspect(tmp_path, config()).problem == "is not empty"

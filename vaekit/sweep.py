@@ -101,6 +101,8 @@ def run_sweep(
     if not checkpoint_seconds >= 0:
         raise ConfigError("checkpoint_seconds", checkpoint_seconds, "a number of 0 or more")
     out, progress = Path(out), progress or Silent()
+    if out.name in {"", ".."}:  # the directory at hand, or one above it
+        out = out.resolve()
     if _look(out, config, overwrite) == "finished" and not overwrite:
         progress.note(f"{out} holds this run, finished: there is nothing to do")
         return results.open_results(out, progress.note)
