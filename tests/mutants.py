@@ -516,6 +516,28 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
     ),
+    "compiled-step-halves-the-kls-gradient": Mutant(
+        "the compiled step takes half of the KL's gradient by the mean",
+        (
+            Edit(
+                "vaekit/compiled_step.py",
+                "grad_mean = grad_z + weight * mean",
+                "grad_mean = grad_z + 0.5 * weight * mean",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-compiled]",),
+    ),
+    "compiled-step-forgets-a-relu": Mutant(
+        "the compiled step passes gradients on to hidden units that are off",
+        (
+            Edit(
+                "vaekit/compiled_step.py",
+                "grad = torch.where(given <= 0.0, 0.0, grad)",
+                "grad = torch.where(given < 0.0, 0.0, grad)",
+            ),
+        ),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-compiled]",),
+    ),
     "step-sums-over-samples": Mutant(
         "the written-out step sums the reconstruction's gradient over the batch",
         (
@@ -525,7 +547,7 @@ MUTANTS: dict[str, Mutant] = {
                 "scale = 1.0 / variance",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
     ),
     "step-sums-the-kls-gradient": Mutant(
         "the written-out step sums the KL's gradient over the batch",
@@ -536,7 +558,7 @@ MUTANTS: dict[str, Mutant] = {
                 "weight = (1.0 * beta)[",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
     ),
     "step-without-beta": Mutant(
         "the written-out step trains every model at beta = 1",
@@ -547,7 +569,7 @@ MUTANTS: dict[str, Mutant] = {
                 "weight = (beta**0 / mean.shape[1])[",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
     ),
     "step-without-the-decoders-variance": Mutant(
         "the written-out step has a decoder variance of 1, whatever is asked for",
@@ -558,7 +580,7 @@ MUTANTS: dict[str, Mutant] = {
                 "variance = 1.0",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[decoder-variance]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[decoder-variance-torch]",),
     ),
     "step-averages-pixels": Mutant(
         "the written-out step averages the reconstruction over pixels",
@@ -569,7 +591,7 @@ MUTANTS: dict[str, Mutant] = {
                 "scale = 1.0 / (variance * batch * pixels)",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
     ),
     "step-halves-the-kl": Mutant(
         "the written-out step reports half of the analytic KL",
@@ -580,7 +602,7 @@ MUTANTS: dict[str, Mutant] = {
                 "kl = 0.25 * (mean.square() + excess",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[default]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
     ),
     "step-halves-the-sampled-kl": Mutant(
         "the written-out step reports half of the one-sample KL",
@@ -591,7 +613,7 @@ MUTANTS: dict[str, Mutant] = {
                 "kl = 0.25 * (z.square()",
             ),
         ),
-        (_T + "step.py::test_gradients_are_those_of_autograd[sampled-kl]",),
+        (_T + "step.py::test_gradients_are_those_of_autograd[sampled-kl-torch]",),
     ),
     "adam-never-counts": Mutant(
         "Adam's bias correction is that of the first step for ever",
