@@ -65,7 +65,9 @@ def soak(session: nox.Session) -> None:
     session.install(*PINNED, "-e", ".[ray]", *TEST)
     session.run("python", "-m", "bench.soak", *session.posargs)
     session.run("python", "-m", "pytest", "tests/test_launch.py")
-    session.run("python", "-m", "pytest", "-k", "ray", "tests/test_resume.py")
+    session.run(
+        "python", "-m", "pytest", "-k", "ray", "tests/test_resume.py", "tests/test_launch.py"
+    )
 
 
 @nox.session(default=False)

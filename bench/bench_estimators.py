@@ -17,7 +17,7 @@ import torch
 
 from vaekit.estimators import ESTIMATORS, estimate
 from vaekit.estimators.channels import league
-from vaekit.machine import device_name, threads, versions
+from vaekit.machine import device_model, threads, versions
 
 CPU = torch.device("cpu")
 ROWS = (1024, 8192)
@@ -93,7 +93,7 @@ def main() -> None:
         "marks where at least one estimate is above\nwhat so many draws support, and says so "
         "itself.\n\n"
         f"{text}\n\n"
-        f"Seconds an estimate, on average, on one thread of {device_name(CPU)}, torch "
+        f"Seconds an estimate, on average, on one thread of {device_model(CPU)}, torch "
         f"{versions()['torch']}: {cost}.\n",
         encoding="utf-8",
     )
