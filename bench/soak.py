@@ -42,8 +42,8 @@ from vaekit.train import train
 CPU = torch.device("cpu")
 SLOPE_LIMIT = 1.0  # MB per 1,000 steps
 LEAVE_SECONDS = 10.0
-# Every gradient is read once more: 3 to 4 % of a step on two threads of an Intel Xeon. A look at the
-# biases' gradients alone took 1 %, and let weights' gradients that overflow pass.
+# Every gradient is read once more: 3 to 4 % of a step on two threads of an Intel Xeon. A look at
+# the biases' gradients alone took 1 %, and let weights' gradients that overflow pass.
 GUARD_SHARE = 0.05
 SMALL = {
     "mu": (0.0, 1.0, 3.0),
