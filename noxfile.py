@@ -65,9 +65,7 @@ def soak(session: nox.Session) -> None:
     session.install(*PINNED, "-e", ".[ray]", *TEST)
     session.run("python", "-m", "bench.soak", *session.posargs)
     session.run("python", "-m", "pytest", "tests/test_launch.py")
-    session.run(
-        "python", "-m", "pytest", "-k", "ray", "tests/test_resume.py", "tests/test_launch.py"
-    )
+    session.run("python", "-m", "pytest", "-k", "ray", "tests/test_resume.py")
 
 
 @nox.session(default=False)

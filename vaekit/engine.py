@@ -21,12 +21,15 @@ DESCRIPTIONS = {
     "triton": "fused kernels, replayed as a CUDA graph",
 }
 # On a CPU more models share the cost of a call and fewer stay in cache; machines weigh that each in
-# its own way. A model-step of the default network in stacks of 11, 22 and 44 takes 0.81, 0.75 and
-# 0.72 ms on an AMD EPYC, 1.18, 1.18 and 1.22 ms on an Intel Xeon (two threads each, the curves of
-# reports/bench). Two streams of eleven lose little on either. A timing of its own would make the
-# plan, and so the bits, a matter of luck.
+# its own way, and this one from day to day: a model-step of the default network in stacks of 11, 22
+# and 44 took 1.18, 1.18, 1.22 ms and 1.26, 1.26, 1.16 in two runs on two threads of an Intel Xeon,
+# 0.81, 0.75, 0.72 on two of an AMD EPYC (`nox -s bench`, the engine torch). 24 default models are
+# about what a compiled step's memory allows (`KEPT`). A timing of its own would make the plan, and
+# so the bits, a matter of luck.
 CPU_STACK = 24
-# Compiling takes 16 s on two threads of that Xeon, and saves 0.2 ms of a model-step's 1.4 there.
+# On two threads of that Xeon the step and its inputs compile in 26 s, or in 5 where torch has them
+# in its cache. The `laptop` preset's 220,000 model-steps trained in 281 and 302 s with the engine
+# torch, in 235 and 245 s compiled, with a cache that was in part there.
 REPAID_MODEL_STEPS = 200_000
 
 
