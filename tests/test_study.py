@@ -244,8 +244,12 @@ def test_the_commit_is_that_of_our_own_sources(
     git(*COMMIT)
     (tmp_path / "report.html").touch()
     assert len(run.checked_out()) == 12
-    (package / "__init__.py").write_text("changed", "utf-8")
-    assert run.checked_out().endswith("-dirty")
+    for changed in ("kernels/one.py", "vaekit/__init__.py"):
+        (tmp_path / changed).parent.mkdir(exist_ok=True)
+        (tmp_path / changed).write_text("changed", "utf-8")
+        assert run.checked_out().endswith("-dirty")
+        git("add", changed)
+        git(*COMMIT)
     monkeypatch.setattr(run, "__file__", str(tmp_path / "nowhere" / "study" / "run.py"))
     assert run.checked_out() == ""
 
