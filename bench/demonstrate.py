@@ -31,8 +31,8 @@ SAME, PLANTED = "A/A", "planted 5 %"
 ALARMS, SEEN = 0.05, 0.95
 
 PLACE = Path("kernels", "vaekit_kernels", "__init__.py")
-# As measured by the gate's own processes on two threads of an Intel Xeon: 5.3 % (standard error 0.3,
-# 48 sets). One call more in 24 was 4.3 %. A run states its own; see `planted_size`.
+# By the gate's own processes on two threads of an Intel Xeon: 5.3 % (standard error 0.3, 48 sets).
+# One call more in 24 was 4.3 %. A run states its own; see `planted_size`.
 CALLS = 20
 PLANT = f'''
 
