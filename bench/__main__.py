@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from bench import gate
 from bench.bench_kernels import measure_kernels
@@ -62,13 +64,13 @@ def measure(*, quick: bool) -> None:
     """Measure everything that the page shows, and store it."""
     device = resolve_device("auto")
     made = {"provenance": provenance("nox -s bench" + (" -- --quick" if quick else ""))}
-    for name, content in (
-        ("training", lambda: run(device, quick=quick)),
-        ("operations", lambda: measure_operations(quick=quick)),
-        ("kernels", lambda: measure_kernels(quick=quick)),
-    ):
-        path = store(name, made | content(), quick=quick)
-        print(f"\nraw samples: {path}\n", flush=True)
+
+    def keep(name: str, content: dict[str, Any]) -> Path:
+        return store(name, made | content, quick=quick)
+
+    run(device, quick=quick, keep=partial(keep, "training"))
+    for name, measured in (("kernels", measure_kernels), ("operations", measure_operations)):
+        print(f"\nraw samples: {keep(name, measured(quick=quick))}\n", flush=True)
 
 
 def is_slower(ref: str, *, quick: bool) -> bool:

@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from bench.problem import Block, Problem
+from vaekit.block import Labels, Replay, train_steps
 from vaekit.engine import make_step
 from vaekit.model import Layer, StackedVAE, mlp
-from vaekit.products import fast_products
-from vaekit.step import ReferenceStep, Step
+from vaekit.products import fast_products, float32_products
+from vaekit.step import ReferenceStep, Step, TritonStep
 from vaekit_kernels import reference
 
 
 def trained_by(step: Step, problem: Problem) -> Block:
     """Train with one of the package's engines."""
+    if isinstance(step, TritonStep) and problem.device.type == "cuda":
+        return _replayed(step, problem)
 
     def block() -> Tensor:
         with torch.no_grad(), fast_products(problem.device):
@@ -30,9 +33,32 @@ def trained_by(step: Step, problem: Problem) -> Block:
     return block
 
 
+def _replayed(step: TritonStep, problem: Problem) -> Block:
+    """Train a block as the package does on a card: as one CUDA graph, once it has been run."""
+    labels = Labels(torch.zeros(1), problem.seeds[:1], problem.seeds, problem.beta)
+    given = problem.images, problem.noise, problem.beta.repeat(problem.steps, 1)
+    replay = Replay(
+        lambda t: train_steps(problem.config, labels, step, t, given),
+        problem.device,
+        problem.steps,
+    )
+
+    def block() -> Tensor:
+        with torch.no_grad():
+            return replay(range(1, problem.steps + 1))[-1, 2].clone()
+
+    return block
+
+
 def vaekit_engine(problem: Problem) -> Block:
     """Train with the engine that vaekit chooses on the problem's device."""
     return trained_by(make_step(problem.config, problem.state(), streams=1), problem)
+
+
+def vaekit_bf16(problem: Problem) -> Block:
+    """Train as `vaekit_engine`, with products of bfloat16."""
+    config = problem.config.model_copy(update={"precision": "bf16"})
+    return trained_by(make_step(config, problem.state(), streams=1), problem)
 
 
 def vaekit_compiled(problem: Problem) -> Block:
@@ -49,7 +75,13 @@ def vaekit_compiled(problem: Problem) -> Block:
 
 def definition(problem: Problem) -> Block:
     """Train as the objective is defined: what every peer must agree with."""
-    return trained_by(ReferenceStep(problem.config, problem.state()), problem)
+    block = trained_by(ReferenceStep(problem.config, problem.state()), problem)
+
+    def in_float32() -> Tensor:
+        with float32_products("highest"):
+            return block()
+
+    return in_float32
 
 
 def stacked_losses(
@@ -76,7 +108,13 @@ def stacked_autograd(problem: Problem, losses: Callable[..., Tensor] = stacked_l
     parameters = [
         piece.clone().requires_grad_() for layer in problem.stack().layers for piece in layer
     ]
-    adam = torch.optim.Adam(parameters, lr=problem.config.learning_rate, fused=True)
+    adam = torch.optim.Adam(
+        parameters,
+        lr=problem.config.learning_rate,
+        fused=True,
+        # As it must be in a CUDA graph.
+        capturable=problem.device.type == "cuda",
+    )
 
     def block() -> Tensor:
         for images, noise in zip(problem.images, problem.noise, strict=True):

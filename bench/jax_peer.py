@@ -75,8 +75,12 @@ def jax_vmap_scan(problem: Problem) -> Block:
     noise = jnp.asarray(problem.noise.cpu().numpy())
     state = [(layers, zeros, zeros, jnp.asarray(0.0))]
 
+    # Its own default rounds to tf32 on some cards.
+    rounding = {"float32": "float32", "tf32": "tensorfloat32"}[config.precision]
+
     def block() -> Tensor:
-        state[0], values = train(state[0], images, noise)
+        with jax.default_matmul_precision(rounding):
+            state[0], values = train(state[0], images, noise)
         return torch.from_numpy(jax.device_get(values[-1]).copy()).to(problem.device)
 
     return block

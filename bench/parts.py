@@ -23,12 +23,14 @@ from torch.autograd.profiler_util import FunctionEvent
 
 from bench.problem import CPU, default_config
 from bench.timing import BenchError
-from vaekit.block import BLOCK_STEPS
+from vaekit.block import BLOCK_STEPS, make_block, train_steps
+from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.engine import make_step
 from vaekit.machine import synchronize
 from vaekit.objective import latent_noise
 from vaekit.products import fast_products
+from vaekit.stack import Stack
 from vaekit.state import initial_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +85,8 @@ def watch(windows: int, device: torch.device = CPU) -> dict[str, Any]:
         models, the seconds a step of each part in every window, and those of a whole step that
         nobody watched.
     """
+    if device.type == "cuda":
+        return watch_card(windows, device)
     config = default_config(MODELS)
     mu = torch.zeros(1, device=device)
     seeds = torch.zeros(MODELS, dtype=torch.int64, device=device)
@@ -107,24 +111,45 @@ def watch(windows: int, device: torch.device = CPU) -> dict[str, Any]:
                 step(*given, beta)
 
     found, unwatched = [], []
-    on_card = device.type == "cuda"
     with torch.no_grad(), fast_products(device):
         block()
         for _ in range(windows):
-            synchronize(device)
             start = time.perf_counter()
             block()
-            synchronize(device)
             unwatched.append((time.perf_counter() - start) / BLOCK_STEPS)
-            with profile(use_device="cuda" if on_card else None, use_kineto=on_card) as watched:
+            with profile() as watched:
                 block()
             found.append(watched.function_events)
-    if on_card:
-        seconds = by_kernel(found, BLOCK_STEPS)
-    else:
-        shares = [split(events, BLOCK_STEPS) for events in found]
-        seconds = {name: [share[name] for share in shares] for name in PARTS}
+    shares = [split(events, BLOCK_STEPS) for events in found]
+    seconds = {name: [share[name] for share in shares] for name in PARTS}
     return {"models": MODELS, "seconds": seconds, "unwatched_seconds": unwatched}
+
+
+def watch_card(windows: int, device: torch.device) -> dict[str, Any]:
+    """Profile blocks of the post's 121 models in the kernels' step; returns as `watch`."""
+    config = SweepConfig.from_preset("post", seeds=1)
+    stack = Stack(config.mu, (0,) * len(config.mu), config.beta)
+    labels = stack.labels(device)
+    step = make_step(config, initial_state(config, labels.seeds), len(stack.mu))
+    whole = make_block(config, labels, step)
+    steps = torch.arange(1, BLOCK_STEPS + 1, device=device)
+    found, unwatched = [], []
+    with torch.no_grad():
+        for _ in range(2):
+            whole(range(1, BLOCK_STEPS + 1))
+            train_steps(config, labels, step, steps)
+        for _ in range(windows):
+            synchronize(device)
+            start = time.perf_counter()
+            whole(range(1, BLOCK_STEPS + 1))
+            synchronize(device)
+            unwatched.append((time.perf_counter() - start) / BLOCK_STEPS)
+            with profile(use_device="cuda", use_kineto=True) as watched:
+                train_steps(config, labels, step, steps)
+                synchronize(device)
+            found.append(watched.function_events)
+    seconds = by_kernel(found, BLOCK_STEPS)
+    return {"models": stack.models, "seconds": seconds, "unwatched_seconds": unwatched}
 
 
 def measure_parts(device: torch.device, *, quick: bool) -> dict[str, Any]:
@@ -140,7 +165,7 @@ def measure_parts(device: torch.device, *, quick: bool) -> dict[str, Any]:
         raise BenchError(f"the profile of a step failed:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
     total = sum(statistics.median(seconds) for seconds in found["seconds"].values())
-    print(f"\nwhat a step of {MODELS} models goes to: ms, share of what was watched\n")
+    print(f"\nwhat a step of {found['models']} models goes to: ms, share of what was watched\n")
     for name, seconds in found["seconds"].items():
         middle = statistics.median(seconds)
         print(f"{name:28}{middle * 1e3:10.3f}{middle / total:10.0%}")

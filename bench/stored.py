@@ -19,9 +19,8 @@ from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
 from bench.ceilings import product_rate
 from bench.curves import STACK, models_curve
-from bench.jax_peer import jax_elsewhere
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, limit, noise_of
-from bench.peers import OURS, OURS_AGAIN, PEERS, absent
+from bench.peers import OURS, OURS_AGAIN, PEERS, absent, elsewhere
 from bench.problem import default_problem
 from bench.timing import BenchError, provenance, ratio, store
 from vaekit.machine import resolve_device
@@ -79,7 +78,7 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         points = content["scaling"]["curve"].values()
         twice = all(OURS_AGAIN in point["seconds"] for point in points)
         _same(path, "noise of every point", "known" if twice else "not stored", "known")
-        left_out = absent(quick=quick) | jax_elsewhere(resolve_device("auto"))
+        left_out = absent(quick=quick) | elsewhere(resolve_device("auto"))
         here_too = [name for name in PEERS if name not in left_out] + [OURS_AGAIN]
         _same(path, "list of what was timed", list(content["peers"]["seconds"]), here_too)
         stored, noise = training_samples(content)

@@ -103,9 +103,10 @@ def table(baselines: Mapping[str, Measured]) -> str:
         lines += ["", f"## Triton {version}", ""]
         lines += [f"| kernel | {' | '.join(targets)} |", f"|---|{'---|' * len(targets)}"]
         for name in next(iter(targets.values())):
+            rows = (kernels.get(name) for kernels in targets.values())
             cells = [
-                f"{row.registers} / {row.shared} / {row.instructions}"
-                for row in (kernels[name] for kernels in targets.values())
+                f"{row.registers} / {row.shared} / {row.instructions}" if row else "not built"
+                for row in rows
             ]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -44,14 +44,14 @@ def test_every_peer_trains_to_the_same_losses(name: str, monkeypatch: pytest.Mon
     """The compiled ones without the compiler of C++, whose absence is no reason to skip them."""
     if name.startswith("JAX") and importlib.util.find_spec("jax") is None:
         pytest.skip("jax is not installed")
-    monkeypatch.setattr(compiled, "options", lambda problem: {"backend": "aot_eager"})
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     problem = small()
     blocks = {"plain": stacked_autograd(problem), name: PEERS[name](problem)}
     errors, seconds = check(problem, blocks)
     assert errors[name] <= 1e-4
     assert seconds[name] > 0
     with torch.compiler.set_stance("fail_on_recompile"):
-        still_agree(blocks)
+        still_agree(problem, blocks)
 
 
 def test_a_peer_that_trains_to_something_else_is_refused() -> None:
@@ -65,7 +65,7 @@ def test_a_peer_that_trains_to_something_else_is_refused() -> None:
     for _ in range(20):
         block()
     with pytest.raises(AssertionError, match="cached"):
-        still_agree({"honest": block, "cached": lambda: first})
+        still_agree(problem, {"honest": block, "cached": lambda: first})
 
 
 def test_a_peer_that_is_left_out_has_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,8 @@ def test_everything_is_measured_on_the_one_device(monkeypatch: pytest.MonkeyPatc
     rates = {"read_bytes_per_second": 1.0, "copy_bytes_per_second": 1.0, "seconds_per_call": 1.0}
     rates |= {"product_flops_per_second": {"float32": 1.0, "float32, default": 1.0}}
     monkeypatch.setattr(bench_training, "measure_ceilings", lambda where: {device: rates}[where])
-    names = ("compare_peers", "measure_curves", "measure_memory", "measure_parts")
+    names = ("measure_card", "compare_peers", "measure_curves", "measure_parts")
+    names += ("measure_sweeps", "measure_memory")
     for name in names:
         monkeypatch.setattr(bench_training, name, note(name))
     bench_training.run(device, quick=True)

@@ -83,7 +83,9 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     monkeypatch.setattr(timing, "REPORTS", tmp_path)
     monkeypatch.setattr(timing, "machine_slug", lambda: "here")
     monkeypatch.setattr(cli, "resolve_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr(cli, "run", lambda device, quick: asked.append(device) or samples())
+    monkeypatch.setattr(
+        cli, "run", lambda device, quick, keep: asked.append(device) or keep(samples())
+    )
     monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
     monkeypatch.setattr(cli, "measure_kernels", lambda quick: kernels)
     monkeypatch.setattr(sys, "argv", ["bench"])
@@ -101,7 +103,7 @@ def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
 ) -> None:
     monkeypatch.setattr(timing, "REPORTS", tmp_path)
     monkeypatch.setattr(timing, "machine_slug", lambda: "here")
-    monkeypatch.setattr(cli, "run", lambda device, quick: samples())
+    monkeypatch.setattr(cli, "run", lambda device, quick, keep: keep(samples()))
     monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "training.json").write_text("full")

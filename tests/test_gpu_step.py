@@ -33,6 +33,11 @@ SWEEP = {"mu": (0.0, 1.0, 2.0), "beta": (0.5, 1.0, 2.0, 4.0), "steps": 200}
 STACK = Stack(mu=SWEEP["mu"], seeds=(0, 0, 0), beta=SWEEP["beta"])
 
 
+# Roundings part two runs of a seed for good, so that a pair is as far apart as strangers are: with
+# 30 pairs the mean difference would be known to a quarter of their spread, with these to 0.06.
+SEEDS = 480
+
+
 def steps_of(**changes: object) -> tuple[Any, Block]:
     setup = SweepConfig(**{**SWEEP, **changes})
     labels = STACK.labels(torch.device(CUDA))
@@ -40,10 +45,11 @@ def steps_of(**changes: object) -> tuple[Any, Block]:
     return step, make_block(setup, labels, step)
 
 
-# Relative difference of a loss: float32 by rule, the others by what their rounding should give (no
-# card has tried them yet).
+# Relative difference of a loss: float32 by rule. The others are as far off as training takes any
+# rounding: on an H200 these models, started 1e-7 beside themselves, were up to 1.1e-3 apart within
+# 200 steps, tf32x3 up to 2.9e-3 from the reference, tf32 6.0e-3, bf16 3.7e-3.
 @pytest.mark.parametrize(
-    ("precision", "limit"), [("float32", 1e-4), ("tf32", 2e-3), ("bf16", 1e-2)]
+    ("precision", "limit"), [("float32", 1e-4), ("tf32x3", 1e-2), ("tf32", 1e-2), ("bf16", 1e-2)]
 )
 def test_two_hundred_fused_steps_follow_the_reference(precision: str, limit: float) -> None:
     _, fused = steps_of(engine="triton", precision=precision)
@@ -54,7 +60,11 @@ def test_two_hundred_fused_steps_follow_the_reference(precision: str, limit: flo
         torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=limit, atol=0.0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"kl": "sample"}, {"likelihood": "bernoulli"}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"kl": "sample"}, {"likelihood": "bernoulli"}, {"precision": "tf32x3"}],
+    ids=str,
+)
 def test_a_fused_step_of_full_size_is_as_good_as_its_definition(changes: dict) -> None:
     """The first gradients, by the rule of `checks`, at sizes that fill the card."""
     setup = SweepConfig(**{**SWEEP, **changes})
@@ -68,7 +78,8 @@ def test_a_fused_step_of_full_size_is_as_good_as_its_definition(changes: dict) -
         engine: str, flat: Tensor, images: Tensor, noise: Tensor, beta: Tensor
     ) -> tuple[Tensor, ...]:
         state = State.initial(StackedVAE(vae.architecture, flat.clone()), 1e-3)
-        made = make_step(setup.model_copy(update={"engine": engine}), state, streams=3)
+        own = {"engine": engine} | ({"precision": "float32"} if engine == "reference" else {})
+        made = make_step(setup.model_copy(update=own), state, streams=3)
         nll, kl = made(images, noise, beta)
         return nll.clone(), kl.clone(), made.save().exp_avg / 0.1
 
@@ -102,7 +113,7 @@ def test_a_diverging_model_leaves_its_siblings_bits_in_a_replayed_run(poison: fl
         assert same_bits(*(vae.slot(model).flat for vae in pairs))
 
 
-@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32x3", "tf32", "bf16"])
 def test_a_model_trains_to_the_same_bits_in_any_slot_of_any_stack(precision: str) -> None:
     """The second beta of the last stream: among all, in another order, and alone."""
 
@@ -127,13 +138,13 @@ def test_a_model_trains_to_the_same_bits_in_any_slot_of_any_stack(precision: str
         assert same_bits(a, c)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_rounded_products_give_the_same_metrics_over_thirty_seeds(precision: str) -> None:
-    stack = Stack(mu=(0.5,) * 30, seeds=tuple(range(30)), beta=(0.5,))
+@pytest.mark.parametrize("precision", ["tf32x3", "tf32", "bf16"])
+def test_rounded_products_give_the_same_metrics_over_the_seeds(precision: str) -> None:
+    stack = Stack(mu=(0.5,) * SEEDS, seeds=tuple(range(SEEDS)), beta=(0.5,))
     found = {}
     for name in ("float32", precision):
         setup = SweepConfig(
-            mu=(0.5,), beta=stack.beta, seeds=30, steps=1000, engine="triton", precision=name
+            mu=(0.5,), beta=stack.beta, seeds=SEEDS, steps=1000, engine="triton", precision=name
         )
         vae = train(setup, stack, torch.device(CUDA), Silent()).vae
         found[name] = evaluate_stack(vae, setup, mu=stack.mu, seeds=stack.seeds, betas=stack.beta)
@@ -144,9 +155,19 @@ def test_rounded_products_give_the_same_metrics_over_thirty_seeds(precision: str
 
 
 def test_the_torch_engine_follows_the_reference_on_a_card() -> None:
+    """By 1e-4 for 100 steps; from there on no farther than a start that is 1e-7 beside it.
+
+    What training makes of a rounding by then is more than that rule leaves.
+    """
     _, torch_block = steps_of(engine="torch")
     _, reference = steps_of(engine="reference")
-    for first in range(1, 201, BLOCK_STEPS):
-        steps = range(first, first + BLOCK_STEPS)
-        found, expected = torch_block(steps).clone(), reference(steps)
-        torch.testing.assert_close(found[:, 2], expected[:, 2], rtol=1e-4, atol=0.0)
+    beside, beside_block = steps_of(engine="reference")
+    beside.state.vae.flat.mul_(1.0 + 1e-7)
+    blocks = [range(first, first + BLOCK_STEPS) for first in range(1, 201, BLOCK_STEPS)]
+    found, expected, near = (
+        torch.cat([block(steps).clone()[:, 2] for steps in blocks])
+        for block in (torch_block, reference, beside_block)
+    )
+    apart, natural = (((other - expected) / expected).abs() for other in (found, near))
+    assert apart[:100].max() <= 1e-4
+    assert apart.max() <= max(1e-4, natural.max().item())

@@ -112,7 +112,8 @@ def train_steps(
         given: their `inputs`, where they have been drawn.
     """
     noise: Iterable[Tensor | Draw]
-    if isinstance(step, TritonStep):
+    if isinstance(step, TritonStep) and given is None:
+        # The kernels draw the noise themselves, from its labels.
         images, betas = _images(config, labels, t), beta_at(labels.beta, t, config.beta_warmup)
         ids = float_ids(labels.beta)
         rows = t.repeat(len(labels.beta), 1).T.contiguous()
@@ -125,19 +126,30 @@ def train_steps(
 
 
 class Replay:
-    """A block as a CUDA graph, captured after a first block has compiled every kernel."""
+    """A block as a CUDA graph, captured after a first block has compiled every kernel.
 
-    def __init__(self, train: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    Args:
+        train: trains the steps of a tensor on the device.
+        device: where.
+        length: steps of a block.
+    """
+
+    def __init__(
+        self, train: Callable[[Tensor], Tensor], device: torch.device, length: int = BLOCK_STEPS
+    ) -> None:
         self.train = train
         self.device = device
+        self.length = length
         self.first = torch.zeros((), dtype=torch.int64, device=device)
+        # The graph reads it at every replay, so it must live as long.
+        self.offsets = torch.arange(length, device=device)
         self.captured: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
         self.warm = False
 
     def __call__(self, steps: range) -> Tensor:
         """Train a block; one that is shorter than the others, the last, is launched by itself."""
-        if len(steps) != BLOCK_STEPS or not self.warm:
-            self.warm = self.warm or len(steps) == BLOCK_STEPS
+        if len(steps) != self.length or not self.warm:
+            self.warm = self.warm or len(steps) == self.length
             return self._aside(steps)
         graph, terms = self.captured = self.captured or self._capture()
         self.first.fill_(steps.start)
@@ -156,7 +168,6 @@ class Replay:
 
     def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
-        offsets = torch.arange(BLOCK_STEPS, device=self.device)
         with torch.cuda.graph(graph):
-            terms = self.train(self.first + offsets)
+            terms = self.train(self.first + self.offsets)
         return graph, terms

@@ -211,9 +211,9 @@ class SweepConfig(BaseModel):
         "auto, reference, torch, compiled, triton",
         "auto",
     )
-    precision: Literal["float32", "tf32", "bf16"] = _field(
+    precision: Literal["float32", "tf32x3", "tf32", "bf16"] = _field(
         "What products are rounded to; parameters and sums are float32 in any case.",
-        "float32, tf32 (triton engine), bf16 (torch and triton engines)",
+        "float32, tf32x3, tf32 (both with the triton engine), bf16 (torch and triton engines)",
         "float32",
     )
     threads: int = _field(

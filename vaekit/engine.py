@@ -13,7 +13,12 @@ from vaekit.step import ReferenceStep, Step, TorchStep, TritonStep
 from vaekit_kernels import runs_triton
 
 # What each engine multiplies in, besides float32.
-PRECISIONS = {"reference": (), "torch": ("bf16",), "compiled": (), "triton": ("tf32", "bf16")}
+PRECISIONS = {
+    "reference": (),
+    "torch": ("bf16",),
+    "compiled": (),
+    "triton": ("tf32x3", "tf32", "bf16"),
+}
 DESCRIPTIONS = {
     "reference": "autograd on stacked tensors",
     "torch": "the backward pass written out in torch operations",

@@ -51,7 +51,7 @@ def terms(
     images: Tensor,
     noise: Tensor | Draw,
 ) -> tuple[Tensor, Tensor]:
-    """Compute the two terms of the objective for every model and sample.
+    """Compute the two terms of the objective for every model and sample, by the ops' definitions.
 
     Args:
         config: likelihood, decoder variance and KL.
@@ -66,13 +66,16 @@ def terms(
     models, streams = len(layers[0][0]), len(images)
     x = images[:, None].expand(streams, models // streams, *images.shape[1:])
     mean, logvar = mlp(layers[:half], x.reshape(models, *images.shape[1:])).chunk(2, dim=-1)
-    z, kl = reparameterise(mean.contiguous(), logvar.contiguous(), noise, kl=config.kl)
+    z, kl = reparameterise(
+        mean.contiguous(), logvar.contiguous(), noise, kl=config.kl, backend="torch"
+    )
     nll = pixel_nll(
         mlp(layers[half:], z),
         images,
         likelihood=config.likelihood,
         decoder_variance=config.decoder_variance,
         linear=config.decoder_output == "linear",
+        backend="torch",
     )
     return nll, kl
 

@@ -19,7 +19,8 @@ FLOAT32_ERROR = 5e-6
 
 
 @contextmanager
-def _precision(setting: str) -> Iterator[None]:
+def float32_products(setting: str) -> Iterator[None]:
+    """Set torch's float32 precision of products ("highest", "high" or "medium") inside a `with`."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(setting)
     try:
@@ -45,7 +46,7 @@ def _layer_error(width: int, height: int) -> float:
         for shape in ((128, width), (width, height), (1, height), (128, height))
     )
     into, back = x.transpose(1, 2), weight.transpose(1, 2)
-    with _precision("medium"):
+    with float32_products("medium"):
         made = [
             torch.baddbmm(bias, x, weight, out=torch.empty_like(grad)),
             torch.bmm(into, grad, out=torch.empty_like(weight)),
@@ -70,7 +71,7 @@ def product_library(device: torch.device) -> str:
 def fast_products(device: torch.device) -> Iterator[None]:
     """Take the fastest float32 products inside a `with`; do nothing where there is no choice."""
     if product_library(device) == "onednn":
-        with _precision("medium"):
+        with float32_products("medium"):
             yield
     else:
         yield

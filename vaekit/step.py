@@ -230,7 +230,12 @@ def _copy(target: Tensor, source: Tensor) -> None:
 
 
 # What a kernel's products call the configuration's precisions.
-PRODUCTS: dict[str, Precision] = {"float32": "ieee", "tf32": "tf32", "bf16": "bf16"}
+PRODUCTS: dict[str, Precision] = {
+    "float32": "ieee",
+    "tf32x3": "tf32x3",
+    "tf32": "tf32",
+    "bf16": "bf16",
+}
 
 
 class TritonStep:

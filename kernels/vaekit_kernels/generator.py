@@ -190,7 +190,8 @@ def sigmoid_grid(
             TILE=tile,
             LINEAR=linear,
             NOISY=noise_variance > 0,
-            TRUTH_GROUPS=triton.next_power_of_2(-(-factors // 4)),
+            # A gather from fewer is none that Triton 3.6 can compile.
+            TRUTH_GROUPS=max(4, triton.next_power_of_2(-(-factors // 4))),
             BLOCK_B=launch.rows,
             BLOCK_P=launch.cols,
             **launch.options,

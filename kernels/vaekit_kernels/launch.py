@@ -1,9 +1,11 @@
 """Block sizes and warps of every kernel, per architecture: data, not a tuner's mood.
 
-NOT TUNED YET: no card was at hand when these rows were written. They come from the reasons below
-and from what the cross-compiler reports (no spills, registers that leave the multiprocessor full).
-`python -m bench.bench_kernels --sweep` times the alternatives on a card; copy a winner here by hand
-and write card, date and figure beside it.
+The rows of the training step were chosen on an NVIDIA H200 (2026-11-26, torch 2.11, Triton 3.6) by
+the time that each kernel took in a step of 121 models; the other architectures run with the same.
+The rows of the single ops are NOT TUNED: they come from the reasons below and from what the
+cross-compiler reports (no spills, registers that leave the multiprocessor full). `python -m
+bench.bench_kernels --sweep` times their alternatives on a card; copy a winner here by hand and
+write card, date and figure beside it.
 
 Every row is compiled and held to a baseline by `nox -s compile`.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +34,9 @@ class Launch:
         warps: of 32 threads (of 64 on AMD).
         depth: values that a product takes at once along the axis that it sums over.
         stages: of such loads that are in flight; 0 leaves Triton's own choice.
+        parts: in which a program goes over its columns after the product, 1 or 2.
+        registers: that a thread has at most, so that one program more fits; 0 leaves the compiler's
+            own choice, as AMD's always is.
     """
 
     rows: int
@@ -39,12 +44,15 @@ class Launch:
     warps: int
     depth: int = 0
     stages: int = 0
+    parts: int = 1
+    registers: int = 0
 
     @property
     def options(self) -> dict[str, int | bool]:
         """Keyword arguments of the launch, the same that the compile checks build with."""
         stages = {"num_stages": self.stages} if self.stages else {}
-        return {"num_warps": self.warps, "enable_fp_fusion": FP_FUSION} | stages
+        most = {"maxnreg": self.registers} if self.registers else {}
+        return {"num_warps": self.warps, "enable_fp_fusion": FP_FUSION} | stages | most
 
 
 # Bound by instructions (about 40 a pixel). 16 x 64 is two counters a thread: enough independent
@@ -63,28 +71,39 @@ _PIXEL_NLL = Launch(rows=4, cols=512, warps=4)
 # values are aligned whatever the number of pixels.
 _PIXEL_NLL_BACKWARD = Launch(rows=1, cols=2048, warps=4)
 
-# The training step. Tiles of 64 samples are what a Hopper tensor core takes at once; the gradient
-# of 64 x 64 weights and their three streams of state fill the registers without a spill. Products
-# without tensor cores hold their operands in registers, so their tiles are smaller.
+# The training step; times of a step of 121 default models of the H200 are in brackets. Tiles of 64
+# samples are what a Hopper tensor core takes at once (bf16, 0.45 ms). Its tf32 wants both operands
+# with the summed axis last, which the weights of a forward product and both operands of a weights'
+# gradient are not: tiles of 32, which go to the older units, are up to twice as quick there (tf32
+# 0.52 ms, and 0.98 in tiles of 64; tf32x3 0.75, ieee about 1.0, without tensor cores). The update
+# waits for memory, so what counts is how many programs fit: `parts` and `registers` leave room for
+# one or two more (bf16 386 us in one part, 298 in two; tf32 337 us without the limit, 285 with).
+# Loading weights and moments ahead of the product, prefetching them into L2, asking L2 to drop them
+# first, and cutting the stack into parts that train side by side were slower or level.
 _STEP = {
     "ieee": {
-        "forward": Launch(rows=32, cols=32, warps=4, depth=16),
-        "output": Launch(rows=32, cols=32, warps=4, depth=16),
-        "backward": Launch(rows=32, cols=32, warps=4, depth=16),
-        "weights": Launch(rows=32, cols=32, warps=4, depth=16),
+        "forward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3, registers=128),
+        "output": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
+        "backward": Launch(rows=128, cols=64, warps=4, depth=16, stages=3),
+        "weights": Launch(rows=32, cols=64, warps=4, depth=16, stages=3, parts=2),
+    },
+    "tf32x3": {
+        "forward": Launch(rows=32, cols=64, warps=2, depth=32, stages=3),
+        "output": Launch(rows=32, cols=64, warps=2, depth=32, stages=3),
+        "backward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
+        "weights": Launch(rows=32, cols=64, warps=2, depth=32, stages=3, parts=2),
     },
     "tf32": {
-        "forward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
-        "output": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
+        "forward": Launch(rows=32, cols=64, warps=2, depth=32, stages=3),
+        "output": Launch(rows=32, cols=64, warps=2, depth=32, stages=3),
         "backward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3),
-        # With four warps this one takes 247 of the 255 registers that a thread can have.
-        "weights": Launch(rows=64, cols=64, warps=8, depth=32, stages=3),
+        "weights": Launch(rows=32, cols=128, warps=8, depth=32, stages=3, parts=2, registers=80),
     },
     "bf16": {
         "forward": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
         "output": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
         "backward": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
-        "weights": Launch(rows=64, cols=64, warps=4, depth=64, stages=3),
+        "weights": Launch(rows=64, cols=64, warps=4, depth=128, stages=2, parts=2),
     },
 }
 # The biases of a model of the default network, padded, are 1,248 values. With four warps one of the
@@ -99,8 +118,26 @@ _STEP_ROWS = {
     for kernel, launch in rows.items()
 }
 
+# Where one of the compilers spills with the row of all others. (An own limit of registers is also
+# what keeps the newer ones from choosing a lower one by themselves, at which they spill.)
+_OWN = {
+    "step_forward_ieee": {"sm_80": Launch(rows=64, cols=64, warps=4, depth=32, stages=3)},
+    "step_output_tf32": {"sm_80": Launch(rows=32, cols=64, warps=4, depth=32, stages=3)},
+    "step_backward_bf16": {
+        "sm_80": Launch(rows=64, cols=64, warps=4, depth=64, stages=3, registers=128)
+    },
+}
+
+
+def _everywhere(op: str, launch: Launch) -> dict[str, Launch]:
+    """Give an op's launch on every architecture."""
+    rows = dict.fromkeys(_ARCHITECTURES, launch) | _OWN.get(op, {})
+    # Triton's option for the limit is NVIDIA's alone.
+    return rows | {"gfx942": replace(rows["gfx942"], registers=0)}
+
+
 PINNED: Mapping[str, Mapping[str, Launch]] = {
-    op: dict.fromkeys(_ARCHITECTURES, launch)
+    op: _everywhere(op, launch)
     for op, launch in {
         "sigmoid_grid": _SIGMOID_GRID,
         "render": _RENDER,
@@ -111,10 +148,6 @@ PINNED: Mapping[str, Mapping[str, Launch]] = {
         "step_finish": _STEP_FINISH,
         **_STEP_ROWS,
     }.items()
-} | {
-    # A product of 16 x 128 with four warps spills there: its compiler stops at 64 registers.
-    "step_forward_tf32": dict.fromkeys(_ARCHITECTURES, _STEP["tf32"]["forward"])
-    | {"sm_100": Launch(rows=64, cols=64, warps=8, depth=32, stages=3)},
 }
 # What a card without a row of its own (and the interpreter) runs with.
 FALLBACK = "sm_90"

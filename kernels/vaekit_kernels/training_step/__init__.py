@@ -140,7 +140,7 @@ class FusedStep:
             hidden_kernel[(self.models * tiles * triton.cdiv(n, row.cols),)](
                 self.memory.inputs[index + 1],
                 self.memory.inputs[index],
-                self.memory.weights[0][index],
+                self.memory.operands[index],
                 self.memory.bias(0, index),
                 self.batch,
                 self.memory.share(index),
@@ -171,7 +171,7 @@ class FusedStep:
             self.memory.inputs[index + 1],
             kl,
             self.memory.inputs[index],
-            self.memory.weights[0][index],
+            self.memory.operands[index],
             self.memory.bias(0, index),
             given,
             seeds,
@@ -202,7 +202,7 @@ class FusedStep:
             self.columns[:, :, self.memory.bias_starts[index] :],
             self.nll_parts,
             self.memory.inputs[index],
-            self.memory.weights[0][index],
+            self.memory.operands[index],
             self.memory.bias(0, index),
             self.memory.images,
             self.batch,
@@ -228,7 +228,7 @@ class FusedStep:
         tiles = triton.cdiv(self.batch, row.rows)
         for index in reversed(range(1, len(self.memory.sizes))):
             k, n = self.memory.sizes[index]
-            grad, weight = self.memory.grads[index], self.memory.weights[0][index]
+            grad, weight = self.memory.grads[index], self.memory.operands[index]
             columns = self.columns[:, :, self.memory.bias_starts[index - 1] :]
             if index == self.memory.half:
                 latent_gradient_kernel[(self.models * tiles,)](
@@ -285,16 +285,17 @@ class FusedStep:
             self.columns,
             self.learning_rate,
             self.batch,
-            self.nll_tiles,
-            self.tiles,
             self.memory.bias_total,
             0.0 if network.likelihood == "bernoulli" else constant,
+            NLL_TILES=self.nll_tiles,
+            TILES=self.tiles,
             BLOCK=row.cols,
             **row.options,
         )
         row = self.weights_row
         weights_kernel[(self.programs,)](
             *self.memory.states,
+            self.memory.rounded,
             self.stopped,
             self.memory.activations,
             self.memory.count,
@@ -306,5 +307,6 @@ class FusedStep:
             BLOCK_K=row.rows,
             BLOCK_N=row.cols,
             BLOCK_B=row.depth,
+            PARTS=row.parts,
             **row.options,
         )

@@ -57,6 +57,7 @@ class Memory:
         half: number of the encoder's layers.
         states: parameters, exp_avg and exp_avg_sq of all weights, each in one piece of memory, so
             that one launch updates them; `weights` are their pieces [M, in, out] by layer.
+        operands: what products read, by layer: the weights, or their copy in bfloat16, `rounded`.
         biases: the same of all biases of a model, [M, T]; `bias_starts` is where a layer's begin.
         inputs: what each layer reads; the first layer's are the images, [S, B, in], the decoder's
             first are the latents, the others [M, B, in].
@@ -89,13 +90,18 @@ class Memory:
         shapes = [(models, *size) for size in self.sizes]
         self.states = [new(sum(map(math.prod, shapes))) for _ in range(3)]
         self.weights = [_cut(flat, shapes) for flat in self.states]
+        dtype = storage(precision)
+        # A copy takes 2 bytes a parameter to write and saves 2 in each of two products, which it
+        # also reaches without passing through registers.
+        self.rounded = self.states[0].to(dtype) if dtype != torch.float32 else None
+        self.operands = self.weights[0] if self.rounded is None else _cut(self.rounded, shapes)
         self.biases = [new(models, self.bias_total) for _ in range(3)]
         self.count = new(models, dtype=torch.int64)
 
         inputs = [(models, batch, size) for size, _ in self.sizes]
         inputs[0] = (streams, batch, self.sizes[0][0])
         outputs = [(models, batch, out) for out in outs]
-        self.activations = new(sum(map(math.prod, inputs + outputs)), dtype=storage(precision))
+        self.activations = new(sum(map(math.prod, inputs + outputs)), dtype=dtype)
         pieces = _cut(self.activations, inputs + outputs)
         self.inputs, self.grads = pieces[: len(inputs)], pieces[len(inputs) :]
         self.images = self.inputs[0]
@@ -143,6 +149,8 @@ class Memory:
         for kind, layers in enumerate(kinds):
             for own, plain in self._pairs(layers, kind):
                 own.copy_(plain)
+        if self.rounded is not None:
+            self.rounded.copy_(self.states[0])
         self.count.copy_(steps.expand(len(self.count)))
 
     def store(self, kinds: Sequence[Sequence[Layer]], steps: Tensor) -> None:

@@ -1,8 +1,9 @@
 """The matrix product inside the step's kernels, and how it is rounded.
 
-    ieee   float32 as it stands, without tensor cores
-    tf32   operands rounded to 10 bits of mantissa inside the product, float32 sums
-    bf16   operands rounded to 7 bits, float32 sums; activations are stored as bfloat16 too
+    ieee    float32 as it stands, without tensor cores
+    tf32x3  float32 as three products of tf32, of each operand's 10 leading bits and of its next 10
+    tf32    operands rounded to 10 bits of mantissa inside the product, float32 sums
+    bf16    operands rounded to 7 bits, float32 sums; activations are stored as bfloat16 too
 
 Rows of everything that a product reads are padded to multiples of PAD values, so that each starts
 at a multiple of 16 bytes and is loaded 128 bits at a time: rows of 441 floats would leave not one
@@ -17,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-Precision = Literal["ieee", "tf32", "bf16"]
+Precision = Literal["ieee", "tf32x3", "tf32", "bf16"]
 PAD = 16
 
 

@@ -54,12 +54,14 @@ def _adam(w_ptr, avg_ptr, sq_ptr, offsets, mask, grad, rate, correction):
     tl.store(w_ptr + offsets, w, mask=mask)
     tl.store(avg_ptr + offsets, avg, mask=mask)
     tl.store(sq_ptr + offsets, sq, mask=mask)
+    return w
 
 
 @triton.jit
-def _sum_tiles(columns_ptr, offs, mask, tiles, T):
+def _sum_tiles(columns_ptr, offs, mask, TILES: tl.constexpr, T):
     total = tl.zeros(offs.shape, tl.float32)
-    for tile in range(tiles):
+    # Unrolled, so that no load waits for the one before.
+    for tile in tl.static_range(TILES):
         total += tl.load(columns_ptr + tile * T + offs, mask=mask, other=0.0)
     return total
 
@@ -74,32 +76,32 @@ def finish_kernel(
     avg_ptr,
     sq_ptr,
     # inputs
-    nll_parts_ptr,  # [M, nll_tiles, B]
+    nll_parts_ptr,  # [M, NLL_TILES, B]
     kl_ptr,  # [M, B]
-    columns_ptr,  # [M, tiles, T]
+    columns_ptr,  # [M, TILES, T]
     learning_rate_ptr,  # [M]
     # sizes and scalars
     batch,
-    nll_tiles,
-    tiles,
     T,
     constant,  # P/2 ln(2 pi v), and 0 for Bernoulli
+    NLL_TILES: tl.constexpr,
+    TILES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Add up, stop what is not finite, count the step, update the biases."""
     model = tl.program_id(0).to(tl.int64)
-    columns_ptr += model * tiles * T
+    columns_ptr += model * TILES * T
     # Anything that is not finite leaves a sum that is not.
     total = tl.zeros((BLOCK,), tl.float32)
     for start in range(0, batch, BLOCK):
         offs = start + tl.arange(0, BLOCK)
         mask = offs < batch
-        nll = _sum_tiles(nll_parts_ptr + model * nll_tiles * batch, offs, mask, nll_tiles, batch)
+        nll = _sum_tiles(nll_parts_ptr + model * NLL_TILES * batch, offs, mask, NLL_TILES, batch)
         tl.store(nll_ptr + model * batch + offs, nll + constant, mask=mask)
         total += nll + tl.load(kl_ptr + model * batch + offs, mask=mask, other=0.0)
     for start in range(0, T, BLOCK):
         offs = start + tl.arange(0, BLOCK)
-        grad = _sum_tiles(columns_ptr, offs, offs < T, tiles, T)
+        grad = _sum_tiles(columns_ptr, offs, offs < T, TILES, T)
         total += grad * grad
     whole = tl.sum(total, 0)
     step = tl.load(count_ptr + model) + 1
@@ -112,16 +114,24 @@ def finish_kernel(
     for start in range(0, tl.where(stopped == 0, T, 0), BLOCK):
         offs = start + tl.arange(0, BLOCK)
         mask = offs < T
-        grad = _sum_tiles(columns_ptr, offs, mask, tiles, T)
+        grad = _sum_tiles(columns_ptr, offs, mask, TILES, T)
         _adam(bias_ptr, avg_ptr, sq_ptr, model * T + offs, mask, grad, rate, correction)
 
 
 @triton.jit
+def _halves(x, ROWS: tl.constexpr, COLS: tl.constexpr):
+    """Cut a block [ROWS, COLS] into its left and its right half."""
+    return tl.split(tl.permute(tl.reshape(x, (ROWS, 2, COLS // 2)), (0, 2, 1)))
+
+
+# One kernel for any batch: all alignment comes from the padded sizes.
+@triton.jit(do_not_specialize=("batch",))
 def weights_kernel(
     # outputs
     w_ptr,  # all layers [M, K, N] one after the other
     avg_ptr,
     sq_ptr,
+    rounded_ptr,  # the updated weights once more, for products in bfloat16, or None
     stopped_ptr,  # [M]: more than 0 where nothing is to be updated
     # inputs
     activations_ptr,  # what layers read [M / share, B, K] and gradients of what they give [M, B, N]
@@ -136,6 +146,7 @@ def weights_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_B: tl.constexpr,
+    PARTS: tl.constexpr,  # 1 or 2, in which Adam goes over the columns
 ):
     """Update weights by a gradient that is made here: all layers of all models in one launch."""
     pid = tl.program_id(0)
@@ -143,8 +154,8 @@ def weights_kernel(
     for index in tl.static_range(1, LAYERS):
         layer = tl.where(pid >= tl.load(layers_ptr + index * 7), index, layer)
     row = layers_ptr + layer * 7
-    K = tl.load(row + 1).to(tl.int32)
     # Rows are padded, so that every one starts where 128 bits can be loaded.
+    K = tl.multiple_of(tl.load(row + 1).to(tl.int32), 16)
     N = tl.multiple_of(tl.load(row + 2).to(tl.int32), 16)
     share = tl.load(row + 3).to(tl.int32)
     x_start = tl.multiple_of(tl.load(row + 4), 16)
@@ -156,7 +167,8 @@ def weights_kernel(
     model = (place // tiles).to(tl.int64)
     tile = place % tiles
     offs_k = tile // tiles_n * BLOCK_K + tl.arange(0, BLOCK_K)
-    offs_n = tile % tiles_n * BLOCK_N + tl.arange(0, BLOCK_N)
+    first_n = tile % tiles_n * BLOCK_N
+    offs_n = first_n + tl.arange(0, BLOCK_N)
     grad = columns_times(
         activations_ptr + x_start + model // share * batch * K,
         activations_ptr + grad_start + model * batch * N,
@@ -171,6 +183,22 @@ def weights_kernel(
     tl.store(stopped_ptr + model, -step, mask=trains & (norm - norm != 0.0))
     rows = tl.where(trains & finite, K, 0)
     rate, correction = _rates(learning_rate_ptr + model, step)
-    offsets = w_start + model * (K * N) + offs_k[:, None] * N + offs_n[None, :]
-    mask = (offs_k < rows)[:, None] & (offs_n < N)[None, :]
-    _adam(w_ptr, avg_ptr, sq_ptr, offsets, mask, grad, rate, correction)
+    # One half after the other takes fewer registers, so that more programs are there to wait for
+    # memory in turn.
+    if PARTS == 2:
+        left, right = _halves(grad, BLOCK_K, BLOCK_N)
+    else:
+        left, right = grad, grad
+    # Where a model's weight starts may lie beyond 2**31, its values do not.
+    start = w_start + model * (K * N)
+    for part in tl.static_range(PARTS):
+        offs_n = first_n + part * (BLOCK_N // PARTS) + tl.arange(0, BLOCK_N // PARTS)
+        mask = (offs_k < rows)[:, None] & (offs_n < N)[None, :]
+        offsets = offs_k[:, None] * N + offs_n[None, :]
+        grad = left if part == 0 else right
+        w = _adam(
+            w_ptr + start, avg_ptr + start, sq_ptr + start, offsets, mask, grad, rate, correction
+        )
+        if rounded_ptr is not None:
+            rounded = w.to(rounded_ptr.dtype.element_ty)
+            tl.store(rounded_ptr + start + offsets, rounded, mask=mask)

@@ -1,0 +1,169 @@
+"""What only a card does: a full stack beside its peers by precision, and whole trainings.
+
+The full stack is the post's: 11 betas at each of 11 mu. Whole trainings are of `vaekit.train.train`
+from untrained models to the last step, after a short one that compiles the kernels. The floor of
+each is the time in which weights and Adam's moments can be read and written once a step, at the
+rate of a copy in this run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+
+from bench.ceilings import believed
+from bench.comparison import compare
+from bench.compiled import stacked_compiled
+from bench.eager import stacked_autograd, vaekit_bf16, vaekit_engine
+from bench.jax_peer import jax_elsewhere, jax_vmap_scan
+from bench.peers import OURS, absent
+from bench.problem import default_problem
+from bench.timing import interleave
+from vaekit.block import BLOCK_STEPS
+from vaekit.config import SweepConfig
+from vaekit.machine import synchronize
+from vaekit.model import Architecture
+from vaekit.products import float32_products
+from vaekit.progress import Silent
+from vaekit.stack import Stack
+from vaekit.train import train
+
+MODELS = 121
+ROUNDS, QUICK_ROUNDS = 24, 6
+PEERS = {
+    "float32": {
+        OURS: vaekit_engine,
+        "stacked autograd": stacked_autograd,
+        "stacked + torch.compile": stacked_compiled,
+        "JAX vmap + scan": jax_vmap_scan,
+    },
+    "tf32": {
+        OURS: vaekit_engine,
+        "vaekit, bf16": vaekit_bf16,
+        "stacked autograd": stacked_autograd,
+        "stacked + torch.compile": stacked_compiled,
+        "JAX vmap + scan": jax_vmap_scan,
+    },
+}
+# Bytes a parameter and step: w, m and v are read and written.
+STATE_BYTES = 24
+STEPS, QUICK_STEPS = 10_000, 500
+TIMES = 2
+PRECISIONS = ("float32", "tf32", "bf16")
+SWEPT = ("bf16", "float32")
+
+
+def measure_card(device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """Compare full stacks and train whole ones; nothing but the reason where there is no card.
+
+    Returns:
+        full_float32 and full_tf32, each as `compare` returns it, and whole.
+    """
+    if device.type != "cuda":
+        reason = {"skipped": {"full stacks and whole trainings": "they are timed on a card"}}
+        return {"full_float32": reason, "full_tf32": {}, "whole": {}}
+    rounds = QUICK_ROUNDS if quick else ROUNDS
+    found = {f"full_{name}": full_stack(device, name, rounds, quick=quick) for name in PEERS}
+    return found | {"whole": whole_trainings(device, quick=quick)}
+
+
+def full_stack(device: torch.device, precision: str, rounds: int, *, quick: bool) -> dict[str, Any]:
+    """Time 121 models beside their peers, all with products of one precision."""
+    task = default_problem(MODELS, BLOCK_STEPS, device, precision=precision)
+    skipped = absent(quick=quick) | jax_elsewhere(device)
+    makers = {name: make for name, make in PEERS[precision].items() if name not in skipped}
+    with float32_products("high" if precision == "tf32" else "highest"):
+        ceiling = card_products(device)
+        blocks = {name: make(task) for name, make in makers.items()}
+        return compare(task, blocks, rounds, ceiling) | {
+            "product_flops_per_second": ceiling,
+            "skipped": {f"{MODELS} models, {name}": why for name, why in skipped.items()},
+        }
+
+
+def card_products(device: torch.device, size: int = 8192) -> float:
+    """Operations a second of large products, the faster of bfloat16's and of torch's float32."""
+    best = []
+    for dtype in (torch.float32, torch.bfloat16):
+        a, b = torch.randn(2, size, size, device=device).to(dtype)
+        out = torch.empty_like(a)
+        call = {"product": lambda a=a, b=b, out=out: torch.mm(a, b, out=out)}
+        best.append(min(interleave(call, 5, device=device)["product"]))
+    return float(2 * size**3 / min(best))
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second, read and written, of a large copy."""
+    source = torch.empty(2**31, dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    seconds = interleave({"copy": lambda: target.copy_(source)}, 7, device=device)["copy"]
+    return 2 * source.numel() / min(seconds)
+
+
+def whole_trainings(device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """Train the post's models of one seed from start to end."""
+    rate, steps = copy_rate(device), QUICK_STEPS if quick else STEPS
+    rows, samples = {}, {}
+    print(f"\nwhole trainings of {MODELS} models, {steps} steps\n")
+    print(f"{'':10}{'training, s':>14}{'floor, s':>12}{'peak, MB':>12}{'of its state':>14}")
+    for precision in PRECISIONS:
+        config = SweepConfig.from_preset("post", seeds=1, steps=steps, precision=precision)
+        stack = Stack(config.mu, (0,) * len(config.mu), config.beta)
+        train(config.model_copy(update={"steps": 3 * BLOCK_STEPS}), stack, device, Silent())
+        torch.cuda.reset_peak_memory_stats(device)
+        samples[precision] = [timed(config, stack, device) for _ in range(1 if quick else TIMES)]
+        architecture = Architecture.of(config)
+        bytes_a_step = STATE_BYTES * architecture.parameters * stack.models
+        least, middle = steps * bytes_a_step / rate, statistics.median(samples[precision])
+        believed(least, middle)
+        activations = config.batch * sum(i + o for i, o in architecture.sizes)
+        width = 2 if precision == "bf16" else 4
+        state = stack.models * (12 * architecture.parameters + width * activations)
+        peak = torch.cuda.max_memory_allocated(device)
+        rows[precision] = {"floor_seconds": least, "peak_bytes": peak, "state_bytes": state}
+        print(f"{precision:10}{middle:14.2f}{least:12.2f}{peak / 1e6:12.0f}{peak / state:14.2f}")
+    return {
+        "models": MODELS,
+        "steps": steps,
+        "copy_bytes_per_second": rate,
+        "rows": rows,
+        "seconds": samples,
+    }
+
+
+def timed(config: SweepConfig, stack: Stack, device: torch.device) -> float:
+    """Train once; seconds."""
+    synchronize(device)
+    start = time.perf_counter()
+    train(config, stack, device, Silent())
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def measure_sweeps(device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """Run the preset post as a user does, by precision."""
+    if device.type != "cuda" or quick:
+        reason = "--quick leaves no time" if quick else "it takes an hour without a card"
+        return {"sweeps": {"skipped": {"the preset post, from start to report": reason}}}
+    return {"sweeps": {"seconds": {name: sweep_seconds(name) for name in SWEPT}}}
+
+
+def sweep_seconds(precision: str) -> float:
+    """Run the preset post in a process of its own, from its start to its report; seconds.
+
+    The kernels are compiled: Triton keeps what a training above has built.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "vaekit", "sweep", "--preset", "post"]
+        command += ["--precision", precision, "--out", f"{folder}/run"]
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds = time.perf_counter() - start
+    print(f"{precision:10}{seconds:14.1f} the preset post, from start to report", flush=True)
+    return seconds

@@ -1,0 +1,67 @@
+"""Times of several ways to train the same models, held to the same losses.
+
+Every one is first held to the reference's losses (`peers.check`); one that trains to something else
+stops the benchmark before a time is printed. Times are per model-step, ratios come from interleaved
+rounds with a bootstrap interval, an A/A row (the engine against itself) shows what the machine's
+noise alone does, and every raw sample is stored.
+"""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+import torch
+
+from bench.ceilings import believed, step_flops
+from bench.eager import vaekit_engine
+from bench.peers import OURS, OURS_AGAIN, check, still_agree
+from bench.problem import Block, Problem
+from bench.timing import interleave, ratio
+
+
+def compare(task: Problem, blocks: dict[str, Block], rounds: int, ceiling: float) -> dict[str, Any]:
+    """Check, time and check again; print the table and return it with the samples.
+
+    Args:
+        task: what is trained.
+        blocks: each trains a block of its steps; `OURS` is what the others are held against.
+        rounds: timed blocks of each.
+        ceiling: operations a second that this machine's products reach.
+    """
+    steps, config = task.steps, task.config
+    work = step_flops(task.stack(), config.batch) * steps * task.models
+    blocks = blocks | {OURS_AGAIN: vaekit_engine(task)}
+    print(f"\n{len(blocks)} peers train a first block, and compile what they compile", flush=True)
+    errors, first = check(task, blocks)
+    print(f"and are timed in {rounds} rounds of {steps} steps", flush=True)
+    # Whatever was not compiled in the first block would be timed here, and is an error instead.
+    with torch.compiler.set_stance("fail_on_recompile"):
+        samples = interleave(blocks, rounds, device=task.device)
+        still_agree(task, blocks)
+    print(f"\n{task.models} models, batch {config.batch}, {config.precision}\n")
+    print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>26}{'worst loss':>14}{'of product':>12}")
+    print(f"{'':28}{'model-step':>12}{'(95 % interval)':>26}{'difference':>14}{'peak':>12}")
+    rows = {}
+    for name, seconds in samples.items():
+        cost = statistics.median(seconds) * 1e3 / (steps * task.models)
+        mid, low, high = ratio(seconds, samples[OURS])
+        part = believed(work / ceiling, statistics.median(seconds))
+        print(
+            f"{name:28}{cost:12.3g}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>26}"
+            f"{errors[name]:14.1e}{part:12.0%}"
+        )
+        rows[name] = {
+            "ms_per_model_step": cost,
+            "ratio": [mid, low, high],
+            "loss_error": errors[name],
+            "share_of_products": part,
+            "first_block_seconds": first[name],
+        }
+    return {
+        "models": task.models,
+        "steps": steps,
+        "problem": task.described(),
+        "rows": rows,
+        "seconds": samples,
+    }
