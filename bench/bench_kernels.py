@@ -23,6 +23,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from bench.ceilings import believed
 from bench.kernel_ops import kernel_operations
@@ -87,6 +88,10 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Check, time and check again one operation; print its rows and return them with samples."""
     implementations = {name: operation.implementation(name) for name in ("triton", "compile")}
+    reason = refused(operation, implementations["compile"])
+    if reason:
+        print(f"{operation.name:32}torch.compile left out: {reason}")
+        del implementations["compile"]
     checked(operation, implementations)
     # The kernel twice: what two runs of one thing differ by is the noise of this machine.
     timed = implementations | {"triton (A/A)": implementations["triton"]}
@@ -106,7 +111,8 @@ def compare(
                     name: believed(moved / bandwidth, statistics.median(samples))
                     for name, samples in cold.items()
                 },
-                "compile_over_triton": ratio(cold["compile"], cold["triton"]),
+                "compile_over_triton": None if reason else ratio(cold["compile"], cold["triton"]),
+                "compile_left_out": reason,
                 "again_over_triton": ratio(cold["triton (A/A)"], cold["triton"]),
                 "cold_seconds": cold,
                 "warm_seconds": warm,
@@ -118,16 +124,28 @@ def compare(
     return rows
 
 
+def refused(operation: Operation, compiled: Callable[..., Any]) -> str:
+    """Say why torch.compile cannot build a definition; an empty text where it can."""
+    try:
+        compiled(**operation.inputs)
+    except TorchDynamoException as error:
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
 def print_row(row: Mapping[str, Any]) -> None:
     """Print one line of the table."""
     cold = {name: statistics.median(s) * 1e6 for name, s in row["cold_seconds"].items()}
     warm = statistics.median(row["warm_seconds"]["triton"]) * 1e6
-    mid, low, high = row["compile_over_triton"]
+    beside, share = "left out", "-"
+    if row["compile_over_triton"]:
+        beside = "{:.2f} ({:.2f} to {:.2f})".format(*row["compile_over_triton"])
+        share = f"{row['share_of_copy']['compile']:.0%}"
     _, same_low, same_high = row["again_over_triton"]
     print(
         f"{row['operation']:32}{row['direction']:10}{cold['triton']:10.1f}{warm:10.1f}"
-        f"{row['share_of_copy']['triton']:9.0%}{row['share_of_copy']['compile']:9.0%}"
-        f"{f'{mid:.2f} ({low:.2f} to {high:.2f})':>24}{f'{same_low:.2f} to {same_high:.2f}':>16}"
+        f"{row['share_of_copy']['triton']:9.0%}{share:>9}"
+        f"{beside:>24}{f'{same_low:.2f} to {same_high:.2f}':>16}"
     )
 
 

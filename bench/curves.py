@@ -21,6 +21,8 @@ BATCHES = (32, 64, 128, 256, 512, 1024)
 WIDTHS = ((64, 32), (128, 64), (256, 128), (512, 256), (1024, 512))
 QUICK_MODELS, QUICK_BATCHES, QUICK_WIDTHS = (1, 4, 11, 44, 121), (32, 128, 512), WIDTHS[1:4]
 STACK = 11
+# What a floor is, on a CPU and on a card.
+FLOOR = ("the products and one pass of Adam", "a copy of weights and both moments")
 
 
 def floor(problem: Problem) -> Block:

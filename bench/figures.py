@@ -19,10 +19,12 @@ PEER_MARKERS = "x+v^<>Dsph"
 LOOKS = {"reference": ("o", MUTED), "torch": ("D", ACCENT), "compile": ("^", INK)}
 
 
-def ladder(content: dict[str, Any]) -> Figure:
+def ladder(content: dict[str, Any], key: str = "peers") -> Figure:
     """Time of each peer as a bar, with the middle 60 % of its rounds."""
-    peers = content["peers"]
-    scale = 1e3 / (peers["steps"] * peers["models"])
+    peers = content[key]
+    scale, unit = 1e3 / (peers["steps"] * peers["models"]), "ms"
+    if peers["rows"][OURS]["ms_per_model_step"] < 0.1:
+        scale, unit = 1e3 * scale, "µs"
     names = [name for name in peers["rows"] if name != OURS_AGAIN]
     names.sort(key=lambda name: peers["rows"][name]["ms_per_model_step"], reverse=True)
     with house_style():
@@ -39,7 +41,7 @@ def ladder(content: dict[str, Any]) -> Figure:
                 va="center", color=INK,
             )  # fmt: skip
         ax.set_yticks(range(len(names)), names)
-        ax.set_xlabel("ms per model-step")
+        ax.set_xlabel(f"{unit} per model-step")
         ax.margins(x=0.12)
         heading(
             ax,
@@ -98,7 +100,7 @@ def _axis(curve: dict[str, Any], title: str, label: str) -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
         ax.set_xticks(places, list(curve))
-        ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+        ticks = [scale * tick for scale in (1e-3, 1e-2, 0.1, 1, 10) for tick in (1, 2, 5)] + [100]
         times = [row[key] for row in curve.values() for key in ("ms_per_model_step", "floor_ms")]
         shown = [tick for tick in ticks if min(times) / 2 <= tick <= 2 * max(times)]
         ax.set_yticks(shown, [f"{tick:g}" for tick in shown])
@@ -114,7 +116,7 @@ def _axis(curve: dict[str, Any], title: str, label: str) -> Figure:
 def _engine_and_floor(ax: Axes, places: list[int], curve: dict[str, Any]) -> None:
     for key, colour, label, style in (
         ("ms_per_model_step", ACCENT, "vaekit", "o-"),
-        ("floor_ms", INK, "floor: products and one pass of Adam", "s--"),
+        ("floor_ms", INK, "floor", "s--"),
     ):
         times = [row[key] for row in curve.values()]
         ax.plot(places, times, style, color=colour, label=label, markersize=4)

@@ -29,7 +29,8 @@ from vaekit.compiler import compiler_missing
 from vaekit.machine import synchronize
 
 OURS, OURS_AGAIN, OURS_COMPILED = "vaekit", "vaekit again (A/A)", "vaekit, compiled"
-OWN = (OURS, OURS_AGAIN, OURS_COMPILED)
+OURS_BF16 = "vaekit, bf16"
+OWN = (OURS, OURS_AGAIN, OURS_COMPILED, OURS_BF16)
 PEERS: dict[str, Callable[[Problem], Block]] = {
     OURS: vaekit_engine,
     OURS_COMPILED: vaekit_compiled,

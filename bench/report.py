@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from bench.peers import OURS, OURS_AGAIN, OURS_COMPILED, OWN
+from bench.curves import FLOOR
+from bench.peers import OURS, OURS_AGAIN, OURS_BF16, OURS_COMPILED, OWN
 from bench.sections import SECTIONS
 from bench.timing import BenchError, ratio
 from vaekit.figures import save_figure
@@ -91,6 +93,11 @@ def write_report(folder: Path) -> Path:
     return folder / "index.html"
 
 
+def on_card(content: dict[str, Any]) -> bool:
+    """Whether the engine was timed on a card: what is timed there alone is among the samples."""
+    return measured(content, "full_float32")
+
+
 def measured(content: dict[str, Any], key: str) -> bool:
     """Whether there is more of a part than the reason why there is not."""
     return bool(set(content.get(key, {})) - {"skipped", "provenance"})
@@ -134,28 +141,62 @@ def all_skipped(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def findings(content: dict[str, Any]) -> list[str]:
     """What the samples say, in sentences."""
-    peers, curve = content["peers"], content["scaling"]["curve"]
-    rows = peers["rows"]
-    best = min(curve, key=lambda models: curve[models]["ms_per_model_step"])
-    least = curve[best]
-    _, same_low, same_high = rows[OURS_AGAIN]["ratio"]
-    cost = rows[OURS]["ms_per_model_step"]
-    found = [
-        f"{peers['models']} models of the default network cost {cost:.2f} ms a model-step.",
-        _beside_the_nearest(peers, OURS),
-    ]
-    if OURS_COMPILED in rows:
-        cost = rows[OURS_COMPILED]["ms_per_model_step"]
+    found = []
+    for key, products in (("full_float32", "float32"), ("full_tf32", "tf32")):
+        if measured(content, key):
+            full = content[key]
+            found.append(f"{_cost(full, OURS)}, with {products} products.")
+            found.append(_beside_the_nearest(full, OURS))
+            if OURS_BF16 in full["rows"]:
+                found.append(f"With bf16 products: {_cost(full, OURS_BF16)}.")
+    if measured(content, "whole"):
+        whole = content["whole"]
+        times = ", ".join(
+            f"{statistics.median(seconds):.1f} s with {name}"
+            for name, seconds in whole["seconds"].items()
+        )
+        least = next(iter(whole["rows"].values()))["floor_seconds"]
+        found.append(
+            f"{whole['steps']:,} steps of {whole['models']} models take {times}; to read and write "
+            f"weights and moments alone takes {least:.1f} s."
+        )
+    if measured(content, "peers"):
+        found += _small_stack(content["peers"])
+    if measured(content, "scaling"):
+        curve = content["scaling"]["curve"]
+        best = min(curve, key=lambda models: curve[models]["ms_per_model_step"])
+        least = curve[best]
         found += [
-            f"Compiled, as on a CPU for a sweep that repays it, they cost {cost:.2f} ms.",
+            f"The cheapest stack is one of {best} models: {_time(least['ms_per_model_step'])}.",
+            f"Its floor, {FLOOR[on_card(content)]}, is {_time(least['floor_ms'])}.",
+        ]
+    if measured(content, "peers"):
+        _, low, high = content["peers"]["rows"][OURS_AGAIN]["ratio"]
+        found.append(
+            f"Against itself the engine reads {low:.3f} to {high:.3f}: that much is noise."
+        )
+    return found
+
+
+def _small_stack(peers: dict[str, Any]) -> list[str]:
+    rows = peers["rows"]
+    found = [f"{_cost(peers, OURS)}.", _beside_the_nearest(peers, OURS)]
+    if OURS_COMPILED in rows:
+        cost = _time(rows[OURS_COMPILED]["ms_per_model_step"])
+        found += [
+            f"Compiled, as on a CPU for a sweep that repays it, they cost {cost}.",
             _beside_the_nearest(peers, OURS_COMPILED),
         ]
-    return [
-        *found,
-        f"The cheapest stack is one of {best} models: {least['ms_per_model_step']:.2f} ms.",
-        f"Of that, the products and one pass of Adam alone take {least['floor_ms']:.2f} ms.",
-        f"Against itself the engine reads {same_low:.3f} to {same_high:.3f}: that much is noise.",
-    ]
+    return found
+
+
+def _cost(peers: dict[str, Any], name: str) -> str:
+    cost = _time(peers["rows"][name]["ms_per_model_step"])
+    return f"{peers['models']} models of the default network cost {cost} a model-step"
+
+
+def _time(ms: float) -> str:
+    return f"{ms:.2f} ms" if ms >= 0.1 else f"{1e3 * ms:.2f} µs"
 
 
 def _beside_the_nearest(peers: dict[str, Any], engine: str) -> str:

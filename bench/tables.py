@@ -16,9 +16,9 @@ Rows = list[list[str]]
 NOISY = 1.5
 
 
-def peer_rows(content: dict[str, Any]) -> Rows:
+def peer_rows(content: dict[str, Any], key: str = "peers") -> Rows:
     """The table of peers: every row, the losing ones too."""
-    peers = content["peers"]
+    peers = content[key]
     scale = 1e3 / (peers["steps"] * peers["models"])
     head = ["", "ms a model-step", "20 % to 80 %", "rounds", "time over vaekit's", "95 % interval"]
     found = [[*head, "of product peak", "worst loss difference", "first block, s"]]
@@ -30,8 +30,8 @@ def peer_rows(content: dict[str, Any]) -> Rows:
         found.append(
             [
                 name,
-                f"{row['ms_per_model_step']:.3f}",
-                f"{low:.3f} to {high:.3f}",
+                _ms(row["ms_per_model_step"]),
+                f"{_ms(low)} to {_ms(high)}",
                 str(len(seconds)),
                 f"{mid:.2f}",
                 f"{ratio_low:.2f} to {ratio_high:.2f}",
@@ -49,8 +49,30 @@ def curve_rows(content: dict[str, Any], key: str) -> Rows:
     found = [[axis, "ms a model-step", "floor, ms", "floor over time"]]
     for name, row in content[key]["curve"].items():
         time, least = row["ms_per_model_step"], row["floor_ms"]
-        found.append([name, f"{time:.3f}", f"{least:.3f}", f"{least / time:.0%}"])
+        found.append([name, _ms(time), _ms(least), f"{least / time:.0%}"])
     return found
+
+
+def whole_rows(content: dict[str, Any]) -> Rows:
+    """The table of whole trainings."""
+    whole = content["whole"]
+    found = [["products", "seconds", "of each run", "floor, s", "floor over time"]]
+    for name, seconds in whole["seconds"].items():
+        time, least = statistics.median(seconds), whole["rows"][name]["floor_seconds"]
+        each = ", ".join(f"{value:.2f}" for value in seconds)
+        found.append([name, f"{time:.2f}", each, f"{least:.2f}", f"{least / time:.0%}"])
+    return found
+
+
+def sweep_rows(content: dict[str, Any]) -> Rows:
+    """The table of whole sweeps."""
+    rows = content["sweeps"]["seconds"].items()
+    return [["products", "seconds"], *([name, f"{seconds:.1f}"] for name, seconds in rows)]
+
+
+def _ms(value: float) -> str:
+    """Write milliseconds to three decimals, and those of a card to five."""
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.5f}"
 
 
 def memory_rows(content: dict[str, Any]) -> Rows:
@@ -119,7 +141,10 @@ def kernel_rows(content: dict[str, Any]) -> Rows:
             statistics.median(row[key]["triton"]) * 1e6 for key in ("cold_seconds", "warm_seconds")
         )
         share = row["share_of_copy"]
-        mid, low, high = row["compile_over_triton"]
+        beside = row["compile_over_triton"]
+        mid, interval = (
+            (f"{beside[0]:.2f}", f"{beside[1]:.2f} to {beside[2]:.2f}") if beside else ("-", "-")
+        )
         _, same_low, same_high = row["again_over_triton"]
         found.append(
             [
@@ -128,9 +153,9 @@ def kernel_rows(content: dict[str, Any]) -> Rows:
                 f"{cold:.1f}",
                 f"{warm:.1f}",
                 f"{share['triton']:.0%}",
-                f"{share['compile']:.0%}",
-                f"{mid:.2f}",
-                f"{low:.2f} to {high:.2f}",
+                f"{share['compile']:.0%}" if beside else "cannot be compiled",
+                mid,
+                interval,
                 f"{same_low:.2f} to {same_high:.2f}",
             ]
         )

@@ -54,6 +54,10 @@ def samples(ours: float = 1.0) -> dict[str, Any]:
             "rows": rows,
             "seconds": seconds,
         },
+        "full_float32": {"skipped": {"full stacks": "they are timed on a card"}},
+        "full_tf32": {},
+        "whole": {},
+        "sweeps": {},
         "scaling": {"steps": 5, "curve": scaling},
         "batch": {"steps": 5, "curve": batch},
         "width": {"steps": 5, "curve": width},
@@ -63,4 +67,31 @@ def samples(ours: float = 1.0) -> dict[str, Any]:
             "seconds": {"products": [0.03, 0.02, 0.04], "Adam": [0.01, 0.01, 0.02]},
             "unwatched_seconds": [0.03, 0.035, 0.05],
         },
+    }
+
+
+def card_samples() -> dict[str, Any]:
+    """What a run on a card has besides: full stacks at 2 and 1 µs, whole trainings and sweeps."""
+    peers = samples()["peers"]
+    seconds = {name: [1e-3 * t for t in times] for name, times in peers["seconds"].items()}
+    rows = {
+        name: row | {"ms_per_model_step": row["ms_per_model_step"] * 4e-5}
+        for name, row in peers["rows"].items()
+    }
+    rounded = {"vaekit, bf16": rows["vaekit"] | {"ms_per_model_step": 1e-3}}
+    full = peers | {"rows": rows, "seconds": seconds}
+    half = full | {
+        "rows": rows | rounded,
+        "seconds": seconds | {"vaekit, bf16": [0.5e-3] * 4},
+    }
+    return {
+        "full_float32": full,
+        "full_tf32": half,
+        "whole": {
+            "models": 121,
+            "steps": 10_000,
+            "rows": {"float32": {"floor_seconds": 2.0}, "bf16": {"floor_seconds": 2.0}},
+            "seconds": {"float32": [10.0, 9.0, 8.0], "bf16": [4.0]},
+        },
+        "sweeps": {"seconds": {"bf16": 14.94}},
     }

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch._dynamo.exc import TorchDynamoException
 
 from bench import bench_kernels
 from bench.bench_kernels import copy_bandwidth, interleave, main
@@ -53,6 +54,16 @@ def test_a_wrong_implementation_is_refused_before_any_timing() -> None:
     checked(small(), {"right": reference.pixel_nll})
     with pytest.raises(AssertionError, match="allowed"):
         checked(small(), {"wrong": lambda output, image: 1.01 * reference.pixel_nll(output, image)})
+
+
+def test_a_definition_that_cannot_be_compiled_has_its_reason() -> None:
+    """Torch 2.11 makes no kernel of the generator's integers: that row goes without its peer."""
+
+    def broken(**_: torch.Tensor) -> None:
+        raise TorchDynamoException("out of range\nand more")
+
+    assert bench_kernels.refused(small(), reference.pixel_nll) == ""
+    assert bench_kernels.refused(small(), broken) == "out of range"
 
 
 def test_a_wrong_kernel_prints_nothing(

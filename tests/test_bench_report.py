@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench.peers import OURS, OURS_COMPILED
+from bench.peers import OURS, OURS_BF16, OURS_COMPILED
 from bench.report import write_report
 from bench.timing import REPORTS, ROOT, BenchError, ratio
-from bench_samples import samples
+from bench_samples import card_samples, samples
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,28 @@ def test_what_was_not_measured_has_its_reason_and_no_section(tmp_path: Path) -> 
     assert lost.startswith("<dd>Against the batch; Single operations; ")
     assert "Peak memory" not in lost
     assert "<h2>Against the width</h2>" in text
+
+
+def test_a_cards_page_has_full_stacks_whole_trainings_and_another_floor(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(json.dumps(samples() | card_samples()))
+    write_report(tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "cost 2.00 µs a model-step, with float32 products." in summary
+    assert "That is ahead of its nearest peer: stacked autograd takes 2.00 times" in summary
+    assert "With bf16 products: 10 models of the default network cost 1.00 µs" in summary
+    assert "10,000 steps of 121 models take 9.0 s with float32, 4.0 s with bf16;" in summary
+    assert "| float32 | 9.00 | 10.00, 9.00, 8.00 | 2.00 | 22% |" in summary
+    assert "| bf16 | 14.9 |" in summary
+    assert "| vaekit, bf16 | 0.00100 | " in summary
+    assert "The floor is measured: a copy of weights and both moments" in summary
+
+
+def test_a_run_that_was_cut_short_has_a_page_of_what_it_measured(tmp_path: Path) -> None:
+    content = {key: samples()[key] for key in ("provenance", "ceilings")} | card_samples()
+    (tmp_path / "training.json").write_text(json.dumps(content))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<h2>Whole trainings</h2>" in text
+    assert "<dt>not in these samples</dt><dd>Beside its peers; Against the number" in text
 
 
 def test_operations_are_on_the_page_with_their_roof(tmp_path: Path) -> None:
@@ -143,38 +167,78 @@ PEER = {
 }
 
 
-def quoted(readme: str, content: dict[str, Any]) -> tuple[str, list[str]]:
-    """The readme's paragraph of the newest report without the figures that are right, and the
-    figures that are left in it.
-    """
-    text = " ".join(readme.partition("[The newest report]")[2].partition("\n\n")[0].split())
-    peers = content["peers"]
-    figures = [
-        f"{peers['rows'][OURS]['ms_per_model_step']:.2f} ms a model-step",
-        f"{peers['rows'][OURS_COMPILED]['ms_per_model_step']:.2f} ms compiled",
-        f"with {peers['models']} models",
-    ]
+def paragraph(readme: str, link: str) -> str:
+    """The readme's text after a link's words, up to the end of its paragraph."""
+    return " ".join(readme.partition(link)[2].partition("\n\n")[0].split())
+
+
+def numbers_left(text: str, figures: list[str]) -> list[str]:
+    """The figures of a paragraph that are not among those of its samples."""
+    for figure in figures:
+        text = text.replace(figure, "")
+    return re.findall(r"\d+(?:\.\d+)?|level with", text.partition(")")[2])
+
+
+def beside(content: dict[str, Any], ours: str) -> list[str]:
+    """What can be said of an engine beside its peers."""
+    figures = []
     for words, name in PEER.items():
-        mid, low, high = ratio(peers["seconds"][name], peers["seconds"][OURS_COMPILED])
+        if name not in content["seconds"]:
+            continue
+        mid, low, high = ratio(content["seconds"][name], content["seconds"][ours])
         if low <= 1 <= high:
             figures.append(f"level with {words}")
             continue
         figures.append(f"{mid:.2f} times as fast as {words}")
         figures.append(f"{1 / mid - 1:.0%} slower than {words}".replace("%", " %"))
         figures.append(f"{mid - 1:.0%} faster than {words}".replace("%", " %"))
-    for figure in figures:
-        text = text.replace(figure, "")
-    return text, re.findall(r"\d+(?:\.\d+)?", text.partition(")")[2])
+    return figures
 
 
-def test_the_readme_quotes_the_newest_report_and_nothing_else() -> None:
+def of_a_cpu(content: dict[str, Any]) -> list[str]:
+    peers = content["peers"]
+    return [
+        f"{peers['rows'][OURS]['ms_per_model_step']:.2f} ms a model-step",
+        f"{peers['rows'][OURS_COMPILED]['ms_per_model_step']:.2f} ms compiled",
+        f"with {peers['models']} models",
+        *beside(peers, OURS_COMPILED),
+    ]
+
+
+def of_a_card(content: dict[str, Any]) -> list[str]:
+    whole = content["whole"]
+    times = [
+        f"{statistics.median(seconds):.1f} s with {name}"
+        for name, seconds in whole["seconds"].items()
+    ]
+    least = f"{whole['rows']['bf16']['floor_seconds']:.1f} s"
+    sizes = ["H200", f"{whole['steps']:,} steps", f"{whole['models']} models"]
+    pairs = [("float32", OURS), ("tf32", OURS), ("tf32", OURS_BF16)]
+    said = [text for key, ours in pairs for text in beside(content[f"full_{key}"], ours)]
+    return [*sizes, *times, least, *said, "tf32x3", "float32", "tf32", "bf16"]
+
+
+def newest(*, card: bool) -> Path:
+    """The newest samples of a CPU or of a card."""
     found = {path: json.loads(path.read_text()) for path in REPORTS.glob("*/training.json")}
-    newest = max(found, key=lambda path: found[path]["provenance"]["date"])
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    text, left = quoted(readme, found[newest])
-    assert text.startswith(f"({newest.with_name('summary.md').relative_to(ROOT).as_posix()})")
-    assert not left and "level with" not in text
-    peers = found[newest]["peers"]
-    peers["rows"][OURS]["ms_per_model_step"] += 0.01
-    peers["seconds"]["JAX vmap + scan"] = [1.1 * t for t in peers["seconds"]["JAX vmap + scan"]]
-    assert len(quoted(readme, found[newest])[1]) == 2
+    kind = [path for path in found if bool(found[path].get("whole")) == card]
+    return max(kind, key=lambda path: found[path]["provenance"]["date"])
+
+
+@pytest.mark.parametrize(
+    ("link", "figures", "card"),
+    [("[The newest report]", of_a_cpu, False), ("[The newest of a card]", of_a_card, True)],
+)
+def test_the_readme_quotes_the_newest_report_and_nothing_else(
+    link: str, figures: Callable[[dict[str, Any]], list[str]], card: bool
+) -> None:
+    path = newest(card=card)
+    content = json.loads(path.read_text())
+    text = paragraph((ROOT / "README.md").read_text(encoding="utf-8"), link)
+    assert text.startswith(f"({path.with_name('summary.md').relative_to(ROOT).as_posix()})")
+    assert not numbers_left(text, figures(content))
+    for part in ("peers", "full_float32", "full_tf32"):
+        for name, seconds in content.get(part, {}).get("seconds", {}).items():
+            if name == "JAX vmap + scan":
+                seconds[:] = [1.1 * t for t in seconds]
+    assert numbers_left(text, figures(content))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from typing import ParamSpec, TypeVar
 
 import torch
@@ -38,6 +38,11 @@ def program(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Call
     """
     built = torch.compile(function, dynamic=False, fullgraph=True)
     limits = {"recompile_limit": PROGRAMS, "accumulated_recompile_limit": PROGRAMS}
-    with torch._dynamo.config.patch(limits):
-        built(*args, **kwargs)
-    return built
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch._dynamo.config.patch(limits):
+            return built(*args, **kwargs)
+
+    run(*args, **kwargs)
+    return run

@@ -6,7 +6,8 @@
 
 The definition is autograd on the objective with Adam (`vaekit.step.ReferenceStep`); the algebra is
 written out there. Bytes that must move in a step, a parameter: 24 for w and Adam's moments, 4 for
-the product forward, 4 for the one backward (which the first layer does not have).
+the product forward, 4 for the one backward (which the first layer does not have). Products of
+bfloat16 read a copy of w: 2 for each of the two, and 2 to write it.
 
 A step is a fixed list of launches on memory that is allocated once, so that it can be captured in a
 CUDA graph. What changes from step to step (images, noise or its labels, beta) is read from tensors.
