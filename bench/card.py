@@ -1,9 +1,10 @@
 """What only a card does: a full stack beside its peers by precision, and whole trainings.
 
-The full stack is the post's: 11 betas at each of 11 mu. Whole trainings are of `vaekit.train.train`
-from untrained models to the last step, after a short one that compiles the kernels. The floor of
-each is the time in which weights and Adam's moments can be read and written once a step, at the
-rate of a copy in this run.
+A full stack is 121 models, as many as the post trains with one seed. Beside its peers they share
+one data stream; whole trainings are of the post's 11 mu and 11 beta, by `vaekit.train.train`, from
+untrained models to the last step, after a short one that compiles the kernels. The floor of those
+is the time in which weights and Adam's moments can be read and written once a step, at the rate of
+a copy in this run.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def timed(config: SweepConfig, stack: Stack, device: torch.device) -> float:
 def measure_sweeps(device: torch.device, *, quick: bool) -> dict[str, Any]:
     """Run the preset post as a user does, by precision."""
     if device.type != "cuda" or quick:
-        reason = "--quick leaves no time" if quick else "it takes an hour without a card"
+        reason = "--quick leaves no time" if quick else "it is timed on a card"
         return {"sweeps": {"skipped": {"the preset post, from start to report": reason}}}
     return {"sweeps": {"seconds": {name: sweep_seconds(name) for name in SWEPT}}}
 

@@ -56,6 +56,16 @@ def test_what_cannot_run_here_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_amd_has_no_product_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("meta")
+    monkeypatch.setattr("vaekit.engine.runs_triton", lambda backend, tensor: True)
+    asked = config(engine="triton", precision="tf32x3")
+    assert engine_name(asked, cuda) == "triton"
+    monkeypatch.setattr(torch.version, "hip", "6")
+    with pytest.raises(ConfigError, match="allowed: float32, tf32, bf16 with the engine triton"):
+        engine_name(asked, cuda)
+
+
 @pytest.mark.parametrize("engine", ["reference", "torch"])
 def test_a_block_is_its_steps_one_by_one(engine: str) -> None:
     setup = config(engine=engine, beta_warmup=6)

@@ -98,6 +98,15 @@ def test_a_fused_step_of_full_size_is_as_good_as_its_definition(changes: dict) -
     assert_matches(partial(step, "triton"), partial(step, "reference"), inputs)
 
 
+def test_what_products_of_bf16_read_is_the_weights_rounded() -> None:
+    step, block = steps_of(engine="triton", precision="bf16")
+    memory = step.fused.memory
+    before = memory.states[0].clone()
+    block(range(1, 1 + BLOCK_STEPS))
+    assert not torch.equal(memory.states[0], before)
+    assert same_bits(memory.rounded, memory.states[0].bfloat16())
+
+
 def test_a_replayed_block_has_the_bits_of_a_launched_one() -> None:
     launched, _ = steps_of(engine="triton")
     replayed, block = steps_of(engine="triton")

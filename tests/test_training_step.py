@@ -100,6 +100,14 @@ def poison(step: TritonStep) -> None:
         tensor.fill_(torch.nan)
 
 
+def test_products_of_bf16_begin_with_the_weights_rounded() -> None:
+    """The interpreter computes nothing right in bfloat16; a card's test has the steps."""
+    memory = Run(config(precision="bf16")).step.fused.memory
+    assert memory.states[0].any()
+    assert same_bits(memory.rounded, memory.states[0].bfloat16())
+    assert memory.operands[0].data_ptr() == memory.rounded.data_ptr()
+
+
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 def test_terms_and_gradients_are_those_of_autograd(changes: dict) -> None:
     """By the rule of `checks`; the gradient of a first step is ten times its first moment."""

@@ -63,7 +63,9 @@ def engine_name(config: SweepConfig, device: torch.device) -> str:
             runs_triton("triton", here)
         except ValueError as error:
             raise ConfigError("engine", name, f"auto, reference, torch ({error})") from None
-    allowed = ("float32", *PRECISIONS[name])
+    # AMD's compiler has no such product.
+    lacking = ("tf32x3",) if torch.version.hip else ()
+    allowed = ["float32", *(kind for kind in PRECISIONS[name] if kind not in lacking)]
     if config.precision not in allowed:
         where = f"{', '.join(allowed)} with the engine {name} on {device}"
         raise ConfigError("precision", config.precision, where)

@@ -1,0 +1,65 @@
+"""What the benchmark times on a card alone, at sizes that a CPU trains in a second."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from bench import card
+from bench.eager import stacked_autograd, vaekit_engine
+from bench.peers import OURS, OURS_AGAIN
+from bench.problem import default_problem
+from vaekit.config import SweepConfig
+
+CPU = torch.device("cpu")
+TINY = {"hidden": (8,), "grid": 1, "tile": 3, "batch": 4}
+
+
+def test_without_a_card_there_is_the_reason_alone() -> None:
+    found = card.measure_card(CPU, quick=True) | card.measure_sweeps(CPU, quick=False)
+    assert found["full_float32"]["skipped"].keys() == {"full stacks and whole trainings"}
+    assert found["full_tf32"] == found["whole"] == {}
+    assert "on a card" in str(found["sweeps"]["skipped"])
+
+
+def test_a_full_stack_is_timed_beside_its_peers_of_one_precision(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peers = {OURS: vaekit_engine, "stacked autograd": stacked_autograd}
+    monkeypatch.setattr(card, "PEERS", {"float32": peers})
+    monkeypatch.setattr(card, "card_products", lambda device: 1e15)
+    monkeypatch.setattr(
+        card,
+        "default_problem",
+        lambda models, steps, device, **changes: default_problem(
+            3, steps, device, **TINY, **changes
+        ),
+    )
+    before = torch.get_float32_matmul_precision()
+    found = card.full_stack(CPU, "float32", 3, quick=True)
+    assert torch.get_float32_matmul_precision() == before
+    assert list(found["seconds"]) == [*peers, OURS_AGAIN]
+    assert all(len(seconds) == 3 for seconds in found["seconds"].values())
+    assert found["rows"]["stacked autograd"]["loss_error"] <= 1e-4
+    assert "3 models, batch 4, float32" in capsys.readouterr().out
+
+
+def test_whole_trainings_have_their_floor_and_are_not_quicker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny = SweepConfig(mu=(0.0, 1.0), beta=(1.0,), **TINY)
+    monkeypatch.setattr(card, "PRECISIONS", ("float32",))
+    monkeypatch.setattr(
+        card.SweepConfig,
+        "from_preset",
+        lambda name, seeds, steps, precision: tiny.model_copy(update={"steps": steps}),
+    )
+    monkeypatch.setattr(card, "copy_rate", lambda device: 1e12)
+    found = card.whole_trainings(CPU, quick=True)
+    parameters = 9 * 8 + 8 + 8 * 18 + 18 + 9 * 8 + 8 + 8 * 9 + 9
+    least = found["rows"]["float32"]["floor_seconds"]
+    assert least == pytest.approx(card.QUICK_STEPS * 24 * 2 * parameters / 1e12)
+    assert found["seconds"]["float32"][0] > least
+    monkeypatch.setattr(card, "copy_rate", lambda device: 1.0)
+    with pytest.raises(RuntimeError, match="cannot be right"):
+        card.whole_trainings(CPU, quick=True)
