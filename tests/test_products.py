@@ -62,7 +62,7 @@ def test_a_library_that_rounds_to_bfloat16_is_refused(
     monkeypatch.setattr(torch, "bmm", rounding_bmm)
     monkeypatch.setattr(torch, "baddbmm", rounding_baddbmm)
     # The library of a machine that rounds anyway would hide which product was seen.
-    monkeypatch.setattr(products, "_precision", lambda setting: nullcontext())
+    monkeypatch.setattr(products, "float32_products", lambda setting: nullcontext())
     assert products.product_error() > 100 * products.FLOAT32_ERROR
     assert products.product_library(torch.device("cpu")) == "mkl"
 
