@@ -5,8 +5,9 @@ order turns by one from round to round. A process is never timed twice in a row:
 would find its memory in cache. Three processes are a set, and what memory they happen to get moves
 all of their ratios together, by more than the rounds scatter. So a set counts as one value, the
 median of its rounds, there are many sets of fresh processes, and the interval is one of their mean.
-What base and base again differ by is noise, so a slowdown counts only when the whole interval lies
-beyond twice that, and beyond 3 % in any case.
+What base and base again differ by, on the mean of the sets, is noise: a slowdown counts only when
+the whole interval lies beyond twice that, and beyond 3 % in any case. How well that mean is known
+is no part of it: the interval of the new tree is as wide, and already lies beyond the limit whole.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Verdict:
 
     Attributes:
         ratio, low, high: time of new over base, geometric mean over sets, and its 95 % interval.
-        noise: |log ratio| of base again over base, at the far end of its 95 % interval.
+        noise: |log ratio| of base again over base, the mean of the sets.
         limit: the ratio that `low` must exceed for a regression.
     """
 
@@ -88,9 +89,8 @@ def of_sets(over: Times, under: Times) -> np.ndarray:
 
 
 def noise_of(base: Times, again: Times) -> float:
-    """Size of the log ratio of one thing timed twice, at the far end of its 95 % interval."""
-    _, low, high = interval(of_sets(again, base))
-    return max(abs(low), abs(high))
+    """Size of the log ratio of one thing timed twice, the mean of the sets."""
+    return abs(float(of_sets(again, base).mean()))
 
 
 def limit(noise: float) -> float:

@@ -19,7 +19,7 @@ from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
 from bench.ceilings import product_rate
 from bench.curves import STACK, models_curve
-from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, limit, noise_of
+from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, of_sets
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, elsewhere
 from bench.problem import default_problem
 from bench.timing import BenchError, provenance, ratio, store
@@ -138,7 +138,7 @@ def training_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, flo
     noise = {}
     for name, seconds in timed.items():
         _, low, high = np.log(ratio(seconds[OURS_AGAIN], seconds[OURS]))
-        noise[name] = max(abs(low), abs(high))
+        noise[name] = far_end(low, high)
     return {name: seconds[OURS] for name, seconds in timed.items()}, noise
 
 
@@ -158,7 +158,19 @@ def gate_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, float]]
     found = {
         name: [float(np.median(rounds)) for rounds in rows[NEW]] for name, rows in seconds.items()
     }
-    return found, {name: noise_of(rows[BASE], rows[AGAIN]) for name, rows in seconds.items()}
+    noise = {}
+    for name, rows in seconds.items():
+        _, low, high = interval(of_sets(rows[AGAIN], rows[BASE]))
+        noise[name] = far_end(low, high)
+    return found, noise
+
+
+def far_end(low: float, high: float) -> float:
+    """Size of an A/A's log ratio that its interval still holds.
+
+    Two runs that took no turns differ by more than either does from itself, so it is not the mean.
+    """
+    return max(abs(low), abs(high))
 
 
 def _same(path: Path, field: str, stored: object, here: object) -> None:

@@ -48,11 +48,12 @@ def test_every_so_many_calls_of_the_copy_one_is_made_twice_with_its_gradients(
 
 def test_the_gate_keeps_its_word_with_few_alarms_and_most_slowdowns_seen() -> None:
     def words(same: int, planted: int) -> dict[str, dict[str, int]]:
-        rows = [{"kind": SAME, "word": "slower" if k < same else "faster"} for k in range(100)]
-        rows += [
-            {"kind": PLANTED, "word": "slower" if k < planted else "faster"} for k in range(20)
-        ]
-        return count(rows)
+        def row(kind: str, slower: bool) -> dict[str, Any]:
+            new = 1.5 if slower else 0.5
+            return {"kind": kind, "seconds": {BASE: [[1.0]], AGAIN: [[1.0]], NEW: [[new]]}}
+
+        rows = [row(SAME, k < same) for k in range(100)]
+        return count(rows + [row(PLANTED, k < planted) for k in range(20)])
 
     assert words(5, 19)[SAME] == {"slower": 5, "no difference": 0, "faster": 95}
     assert kept_its_word(words(5, 19))

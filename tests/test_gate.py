@@ -67,6 +67,13 @@ def test_noise_raises_the_limit() -> None:
     assert judge(quiet | {NEW: [[0.9, 0.9]] * 2}).word == "faster"
 
 
+def test_what_the_noise_is_not_known_by_does_not_raise_the_limit() -> None:
+    """Sets that differ either way by as much are no offset between two runs of one tree."""
+    even = {name: [[1.0], [1.0]] for name in ORDER} | {AGAIN: [[1.05], [1 / 1.05]]}
+    assert judge(even).noise == pytest.approx(0.0, abs=1e-12)
+    assert judge(even).limit == pytest.approx(1 + paired.SMALLEST)
+
+
 def test_a_time_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="not a positive number"):
         judge({BASE: [[1.0]], AGAIN: [[1.0]], NEW: [[float("nan")]]})
