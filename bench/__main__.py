@@ -14,7 +14,7 @@ from bench.bench_training import run
 from bench.demonstrate import TRIALS, demonstrate
 from bench.operations import measure_operations
 from bench.paired import SETS
-from bench.report import write_report
+from bench.report import UNFINISHED, write_report
 from bench.stored import against_stored, find
 from bench.timing import BenchError, place, provenance, store
 from vaekit.machine import resolve_device
@@ -68,7 +68,10 @@ def measure(*, quick: bool) -> None:
     def keep(name: str, content: dict[str, Any]) -> Path:
         return store(name, made | content, quick=quick)
 
-    run(device, quick=quick, keep=partial(keep, "training"))
+    # A run that is cut short leaves what it measured, and never takes a whole one's place.
+    training = run(device, quick=quick, keep=partial(keep, UNFINISHED))
+    print(f"\nraw samples: {keep('training', training)}\n", flush=True)
+    (place(quick=quick) / f"{UNFINISHED}.json").unlink()
     for name, measured in (("kernels", measure_kernels), ("operations", measure_operations)):
         print(f"\nraw samples: {keep(name, measured(quick=quick))}\n", flush=True)
 

@@ -39,7 +39,7 @@ def compare_peers(
     task = default_problem(STACK, steps, device)
     skipped = absent(quick=quick) | elsewhere(device)
     blocks = {name: make(task) for name, make in PEERS.items() if name not in skipped}
-    return compare(task, blocks, rounds, ceiling) | {"skipped": skipped}
+    return compare(task, blocks, rounds, ceiling, skipped) | {"skipped": skipped}
 
 
 class Plan(NamedTuple):

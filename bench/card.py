@@ -82,7 +82,7 @@ def full_stack(device: torch.device, precision: str, rounds: int, *, quick: bool
     with float32_products("high" if precision == "tf32" else "highest"):
         ceiling = card_products(device)
         blocks = {name: make(task) for name, make in makers.items()}
-        return compare(task, blocks, rounds, ceiling) | {
+        return compare(task, blocks, rounds, ceiling, skipped) | {
             "product_flops_per_second": ceiling,
             "skipped": {f"{MODELS} models, {name}": why for name, why in skipped.items()},
         }

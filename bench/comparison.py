@@ -9,6 +9,7 @@ noise alone does, and every raw sample is stored.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,7 +21,13 @@ from bench.problem import Block, Problem
 from bench.timing import interleave, ratio
 
 
-def compare(task: Problem, blocks: dict[str, Block], rounds: int, ceiling: float) -> dict[str, Any]:
+def compare(
+    task: Problem,
+    blocks: dict[str, Block],
+    rounds: int,
+    ceiling: float,
+    skipped: Mapping[str, str],
+) -> dict[str, Any]:
     """Check, time and check again; print the table and return it with the samples.
 
     Args:
@@ -28,6 +35,7 @@ def compare(task: Problem, blocks: dict[str, Block], rounds: int, ceiling: float
         blocks: each trains a block of its steps; `OURS` is what the others are held against.
         rounds: timed blocks of each.
         ceiling: operations a second that this machine's products reach.
+        skipped: what is not among the blocks, each with the reason.
     """
     steps, config = task.steps, task.config
     work = step_flops(task.stack(), config.batch) * steps * task.models
@@ -58,6 +66,8 @@ def compare(task: Problem, blocks: dict[str, Block], rounds: int, ceiling: float
             "share_of_products": part,
             "first_block_seconds": first[name],
         }
+    for name, reason in skipped.items():
+        print(f"{name:28}skipped: {reason}")
     return {
         "models": task.models,
         "steps": steps,

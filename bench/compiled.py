@@ -7,6 +7,7 @@ from torch import Tensor
 
 from bench.eager import PlainVAE, one_after_another, stacked_autograd, stacked_losses
 from bench.problem import Block, Problem
+from vaekit.block import Replay
 from vaekit.products import fast_products
 
 BACKEND = "inductor"
@@ -26,7 +27,9 @@ def stacked_compiled(problem: Problem) -> Block:
     """
     program = torch.compile(stacked_losses, backend=BACKEND, dynamic=False)
     if problem.device.type == "cuda":
-        return _as_graph(stacked_autograd(problem, program), problem.device)
+        train = stacked_autograd(problem, program)
+        replay = Replay(lambda _: train(), problem.device, problem.steps)
+        return lambda: replay(range(1, problem.steps + 1)).clone()
     block = stacked_autograd(problem, program)
 
     def with_fast_products() -> Tensor:
@@ -34,28 +37,3 @@ def stacked_compiled(problem: Problem) -> Block:
             return block()
 
     return with_fast_products
-
-
-def _as_graph(block: Block, device: torch.device) -> Block:
-    """Run a block once, aside, then capture it and replay what was captured."""
-    held: list[tuple[torch.cuda.CUDAGraph, Tensor]] = []
-    warm: list[Tensor] = []
-
-    def run() -> Tensor:
-        if not warm:
-            stream = torch.cuda.Stream(device)
-            stream.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(stream):
-                warm.append(block())
-            torch.cuda.current_stream(device).wait_stream(stream)
-            return warm[0]
-        if not held:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                found = block()
-            held.append((graph, found))
-        graph, found = held[0]
-        graph.replay()
-        return found.clone()
-
-    return run

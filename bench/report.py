@@ -13,12 +13,14 @@ from jinja2 import Environment, StrictUndefined
 
 from bench.curves import FLOOR
 from bench.peers import OURS, OURS_AGAIN, OURS_BF16, OURS_COMPILED, OWN
-from bench.sections import SECTIONS
+from bench.sections import SECTIONS, on_card
 from bench.timing import BenchError, ratio
 from vaekit.figures import save_figure
 from vaekit.files import write_whole
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+# What a run has measured so far; gone when it is whole.
+UNFINISHED = "training-unfinished"
 # Samples that are made by themselves, maybe of another commit than training.json.
 OTHERS = ("operations", "kernels", "demonstration")
 
@@ -29,9 +31,10 @@ def load(folder: Path) -> dict[str, Any]:
     Raises:
         BenchError: there are none.
     """
-    path = folder / "training.json"
-    if not path.is_file():
-        raise BenchError(f"{path} is not there; `nox -s bench` without --report makes it")
+    files = [folder / f"{name}.json" for name in ("training", UNFINISHED)]
+    path = next((path for path in files if path.is_file()), None)
+    if path is None:
+        raise BenchError(f"{files[0]} is not there; `nox -s bench` without --report makes it")
     content = json.loads(path.read_text(encoding="utf-8"))
     for name in OTHERS:
         other = folder / f"{name}.json"
@@ -91,11 +94,6 @@ def write_report(folder: Path) -> Path:
         ),
     )
     return folder / "index.html"
-
-
-def on_card(content: dict[str, Any]) -> bool:
-    """Whether the engine was timed on a card: what is timed there alone is among the samples."""
-    return measured(content, "full_float32")
 
 
 def measured(content: dict[str, Any], key: str) -> bool:

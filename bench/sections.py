@@ -48,10 +48,14 @@ ON_CARD = (
 )
 
 
+def on_card(content: dict[str, Any]) -> bool:
+    """Whether the engine was timed on a card: what is timed there alone is among the samples."""
+    return "rows" in content.get("full_float32", {})
+
+
 def scaling_note(content: dict[str, Any]) -> str:
     """Say what the floor is."""
-    card = "full_float32" in content and "rows" in content["full_float32"]
-    return f"The floor is measured: {FLOOR[card]}, and nothing else."
+    return f"The floor is measured: {FLOOR[on_card(content)]}, and nothing else."
 
 
 SECTIONS = (

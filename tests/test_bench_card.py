@@ -10,6 +10,7 @@ from bench.eager import stacked_autograd, vaekit_engine
 from bench.peers import OURS, OURS_AGAIN
 from bench.problem import default_problem
 from vaekit.config import SweepConfig
+from vaekit.products import float32_products
 
 CPU = torch.device("cpu")
 TINY = {"hidden": (8,), "grid": 1, "tile": 3, "batch": 4}
@@ -35,13 +36,15 @@ def test_a_full_stack_is_timed_beside_its_peers_of_one_precision(
             3, steps, device, **TINY, **changes
         ),
     )
-    before = torch.get_float32_matmul_precision()
-    found = card.full_stack(CPU, "float32", 3, quick=True)
-    assert torch.get_float32_matmul_precision() == before
+    with float32_products("high"):
+        found = card.full_stack(CPU, "float32", 3, quick=True)
+        assert torch.get_float32_matmul_precision() == "high"
     assert list(found["seconds"]) == [*peers, OURS_AGAIN]
     assert all(len(seconds) == 3 for seconds in found["seconds"].values())
     assert found["rows"]["stacked autograd"]["loss_error"] <= 1e-4
-    assert "3 models, batch 4, float32" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 models, batch 4, float32" in said
+    assert "stacked + torch.compile" in said and "skipped: --quick" in said
 
 
 def test_whole_trainings_have_their_floor_and_are_not_quicker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -84,7 +85,9 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     monkeypatch.setattr(timing, "machine_slug", lambda: "here")
     monkeypatch.setattr(cli, "resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(
-        cli, "run", lambda device, quick, keep: asked.append(device) or keep(samples())
+        cli,
+        "run",
+        lambda device, quick, keep: asked.append(device) or (keep(samples()) and samples()),
     )
     monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
     monkeypatch.setattr(cli, "measure_kernels", lambda quick: kernels)
@@ -98,12 +101,31 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     assert f"| pixel_nll gaussian M=121 | {cells} |" in summary
 
 
+def test_a_run_that_is_cut_short_leaves_the_whole_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(device: torch.device, quick: bool, keep: Callable[[dict], object]) -> None:
+        keep({"ceilings": {}})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "REPORTS", tmp_path)
+    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(cli, "run", cut)
+    whole = tmp_path / "here" / "training.json"
+    whole.parent.mkdir()
+    whole.write_text("whole")
+    with pytest.raises(KeyboardInterrupt):
+        cli.measure(quick=False)
+    assert whole.read_text() == "whole"
+    assert "ceilings" in whole.with_name("training-unfinished.json").read_text()
+
+
 def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(timing, "REPORTS", tmp_path)
     monkeypatch.setattr(timing, "machine_slug", lambda: "here")
-    monkeypatch.setattr(cli, "run", lambda device, quick, keep: keep(samples()))
+    monkeypatch.setattr(cli, "run", lambda device, quick, keep: keep(samples()) and samples())
     monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "training.json").write_text("full")

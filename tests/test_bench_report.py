@@ -68,7 +68,7 @@ def test_a_cards_page_has_full_stacks_whole_trainings_and_another_floor(tmp_path
 
 def test_a_run_that_was_cut_short_has_a_page_of_what_it_measured(tmp_path: Path) -> None:
     content = {key: samples()[key] for key in ("provenance", "ceilings")} | card_samples()
-    (tmp_path / "training.json").write_text(json.dumps(content))
+    (tmp_path / "training-unfinished.json").write_text(json.dumps(content))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<h2>Whole trainings</h2>" in text
     assert "<dt>not in these samples</dt><dd>Beside its peers; Against the number" in text
