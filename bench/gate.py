@@ -26,8 +26,8 @@ from bench.timing import BenchError, provenance, store
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("worker.py")
-# Of a sample; a shorter one is mostly the scheduler's.
-SECONDS = 0.05
+# Of a sample; see `paired.ROUNDS`.
+SECONDS = 0.02
 CALIBRATION = 3
 
 
@@ -107,7 +107,7 @@ def against(
 
     Args:
         ref: the commit, as git names it.
-        sets: of fresh processes.
+        sets: of fresh processes, at most.
         new: the tree that is judged.
         quick: of the samples, where they are stored.
 
@@ -155,13 +155,13 @@ def workers(
 def take_turns(
     trees: Mapping[str, tuple[str, Path]], sets: int, wanted: Sequence[str] = ()
 ) -> dict[str, dict[str, Times]]:
-    """Time benchmarks in sets of fresh processes of `BASE`, `AGAIN` and `NEW`.
+    """Time benchmarks in sets of fresh processes of `BASE`, `AGAIN` and `NEW`, until all are close.
 
     A sample is as many runs in every process: what a run costs depends on how many came before it.
 
     Args:
         trees: name and place of each, by its role.
-        sets: of fresh processes.
+        sets: of fresh processes, at most; see `paired.is_close`.
         wanted: benchmarks; none: all that there are.
 
     Returns:
@@ -170,6 +170,7 @@ def take_turns(
     samples: dict[str, dict[str, Times]] = {}
     repeats: dict[str, int] = {}
     begun = time.monotonic()
+    planned = f"{paired.FEWEST} to {sets}" if sets > paired.FEWEST else f"{sets}"
     for number in range(sets):
         # The other way around in every other set, so that nobody has always the same before it.
         order = ORDER[:: -1 if number % 2 else 1]
@@ -183,12 +184,14 @@ def take_turns(
                 }
                 for role, seconds in paired.measure(timers, order).items():
                     samples.setdefault(name, {role: [] for role in ORDER})[role].append(seconds)
+        done = number + 1 == sets or all(map(paired.is_close, samples.values()))
         gone = time.monotonic() - begun
-        left = gone * (sets - number - 1) / (number + 1)
         print(
-            f"\rset {number + 1} of {sets}: {gone:.0f} s, {left:.0f} s left ",
-            end="" if left else "\n", file=sys.stderr, flush=True,
+            f"\rset {number + 1} of {planned}: {gone:.0f} s ",
+            end="\n" if done else "", file=sys.stderr, flush=True,
         )  # fmt: skip
+        if done:
+            break
     return samples
 
 

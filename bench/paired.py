@@ -3,11 +3,13 @@
 Every round times base, the same base again, and the new tree, each in a process of its own; the
 order turns by one from round to round. A process is never timed twice in a row: the second time
 would find its memory in cache. Three processes are a set, and what memory they happen to get moves
-all of their ratios together, by more than the rounds scatter. So a set counts as one value, the
-median of its rounds, there are many sets of fresh processes, and the interval is one of their mean.
-What base and base again differ by, on the mean of the sets, is noise: a slowdown counts only when
-the whole interval lies beyond twice that, and beyond 3 % in any case. How well that mean is known
-is no part of it: the interval of the new tree is as wide, and already lies beyond the limit whole.
+all of their ratios together, by more than the rounds scatter. So a set counts as one value, of the
+medians of its processes, new over the mean of the two that are the same. Sets of fresh processes
+are added until the interval of their interquartile mean, which a few disturbed sets do not move, is
+close: that takes longer where a machine is noisy, and sees as much. What base and base again differ
+by, on that mean, is noise: a slowdown counts only when the whole interval lies beyond twice that,
+and beyond 3 % in any case. How well that mean is known is no part of it: the interval of the new
+tree is as wide, and already lies beyond the limit whole.
 """
 
 from __future__ import annotations
@@ -16,13 +18,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import trim_mean
 
 SMALLEST = 0.03
 DRAWS = 4000
 BASE, AGAIN, NEW = "base", "base again", "new"
 ORDER = (BASE, NEW, AGAIN)
-# Sets of fresh processes; and rounds of each, in which every process has every place three times.
-SETS, ROUNDS = 12, 9
+# Sets of fresh processes, at least and at most; more are added until no interval of a log ratio
+# reaches farther from its middle than CLOSE: a slowdown of 5 % then lies well beyond SMALLEST.
+FEWEST, SETS, CLOSE = 6, 36, 0.008
+# Of a set; in them every process has every place nine times. Many short ones: on a noisy machine
+# (two threads of an AMD EPYC whose samples scattered by 8 %) sets of 27 rounds of 20 ms scattered
+# by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %.
+ROUNDS = 27
 # Seconds of each process's rounds, by set.
 Times = list[list[float]]
 
@@ -32,8 +40,9 @@ class Verdict:
     """What the pairs say of one benchmark.
 
     Attributes:
-        ratio, low, high: time of new over base, geometric mean over sets, and its 95 % interval.
-        noise: |log ratio| of base again over base, the mean of the sets.
+        ratio, low, high: time of new over base, the interquartile mean over sets of its logarithm,
+            and the 95 % interval of that.
+        noise: |log ratio| of base again over base, the same mean of the sets.
         limit: the ratio that `low` must exceed for a regression.
     """
 
@@ -72,25 +81,35 @@ def judge(samples: Mapping[str, Times]) -> Verdict:
     Raises:
         ValueError: a time is not a positive number.
     """
-    mid, low, high = interval(of_sets(samples[NEW], samples[BASE]))
+    mid, low, high = interval(of_sets(samples[NEW], samples[BASE], samples[AGAIN]))
     noise = noise_of(samples[BASE], samples[AGAIN])
     return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise))
 
 
-def of_sets(over: Times, under: Times) -> np.ndarray:
-    """Log ratio of each set: the median of its rounds.
+def is_close(samples: Mapping[str, Times]) -> bool:
+    """Whether the sets so far tell the ratio of two trees well enough; arguments as `judge`."""
+    values = of_sets(samples[NEW], samples[BASE], samples[AGAIN])
+    mid, low, high = interval(values)
+    return len(values) >= FEWEST and max(high - mid, mid - low) <= CLOSE
+
+
+def of_sets(over: Times, *under: Times) -> np.ndarray:
+    """Log ratio of each set: the median of one's rounds over the mean of the others' medians.
 
     Raises:
         ValueError: a time is not a positive number.
     """
-    if not all(0 < value < np.inf for times in (over, under) for one in times for value in one):
+    if not all(0 < value < np.inf for times in (over, *under) for one in times for value in one):
         raise ValueError("samples: a time is not a positive number")
-    return np.array([np.median(np.log(a) - np.log(b)) for a, b in zip(over, under, strict=True)])
+    above, *below = (
+        np.array([np.median(np.log(one)) for one in times]) for times in (over, *under)
+    )
+    return above - np.mean(below, axis=0)
 
 
 def noise_of(base: Times, again: Times) -> float:
     """Size of the log ratio of one thing timed twice, the mean of the sets."""
-    return abs(float(of_sets(again, base).mean()))
+    return abs(float(middle(of_sets(again, base))))
 
 
 def limit(noise: float) -> float:
@@ -98,8 +117,13 @@ def limit(noise: float) -> float:
     return 1 + max(SMALLEST, 2 * noise)
 
 
+def middle(values: np.ndarray) -> np.ndarray:
+    """Interquartile mean along the last axis."""
+    return np.asarray(trim_mean(values, 0.25, axis=-1))
+
+
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean of the sets' values, with the 95 % interval of the bootstrap."""
+    """Middle of the sets' values, with the 95 % interval of the bootstrap."""
     picks = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
+    low, high = np.quantile(middle(values[picks]), [0.025, 0.975])
+    return float(middle(values)), float(low), float(high)

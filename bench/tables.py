@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.demonstrate import count
 from bench.memory import beyond_one
+from bench.paired import NEW
 
 Rows = list[list[str]]
 # A row whose times spread by more, from the 20 % that are lower to the 20 % that are higher, is
@@ -165,10 +166,11 @@ def kernel_rows(content: dict[str, Any]) -> Rows:
 def demonstration_note(content: dict[str, Any]) -> str:
     """Say what was compared with what."""
     made = content["demonstration"]
+    sets = [len(row["seconds"][NEW]) for row in made["comparisons"]]
     return (
-        f"Comparisons by {made['sets']} sets of fresh processes each, of a commit with itself and "
-        f"with a copy of it that does {made['planted_size']:.1%} more work, as measured. Dashes: "
-        "the limit that an interval must lie above."
+        f"Comparisons by {min(sets)} to {max(sets)} sets of fresh processes, of a commit with "
+        f"itself and with a copy of it that does {made['planted_size']:.1%} more work, as "
+        "measured. Dashes: the limit that an interval must lie above."
     )
 
 
