@@ -57,7 +57,7 @@ STATE_BYTES = 24
 STEPS, QUICK_STEPS = 10_000, 500
 TIMES = 2
 PRECISIONS = ("float32", "tf32", "bf16")
-SWEPT = ("bf16", "float32")
+SWEPT = ("bf16",)
 
 
 def measure_card(device: torch.device, *, quick: bool) -> dict[str, Any]:

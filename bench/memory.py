@@ -61,11 +61,21 @@ def measure_memory(device: torch.device, *, quick: bool) -> dict[str, Any]:
     if device.type == "cpu" and not STATUS.exists():
         return {"skipped": {"peak memory": f"{STATUS}, which it is read from, is not there"}}
     print("\npeak memory of a training in MB, beyond that of one model's, each a fresh process\n")
-    curve = {}
-    for models in QUICK_MODELS if quick else MODELS:
-        command = [sys.executable, "-m", "bench.memory", str(models), str(device)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
-        curve[str(models)] = json.loads(done.stdout)
+    # All at once: nothing is timed here.
+    running = {
+        str(models): subprocess.Popen(
+            [sys.executable, "-m", "bench.memory", str(models), str(device)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for models in (QUICK_MODELS if quick else MODELS)
+    }
+    printed = {models: process.communicate()[0] for models, process in running.items()}
+    for process in running.values():
+        if process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args)
+    curve = {models: json.loads(text) for models, text in printed.items()}
     print(f"{'models':>12}{'measured':>10}{'planned':>10}")
     for name, (grown, planned) in beyond_one(curve).items():
         print(f"{name:>12}{grown / 1e6:10.0f}{planned / 1e6:10.0f}", flush=True)

@@ -123,7 +123,8 @@ def _source(launch: Launch) -> ASTSource:
             constants[name] = value
         elif isinstance(value, torch.Tensor):
             signature[name] = POINTERS[value.dtype]
-            attributes[parameter.num,] = ALIGNED  # what torch allocates is aligned
+            if not parameter.do_not_specialize_on_alignment:
+                attributes[parameter.num,] = ALIGNED  # what torch allocates is aligned
         elif isinstance(value, int):
             signature[name] = "i32" if abs(value) <= INT32_MAX else "i64"
             if special and value % 16 == 0:

@@ -272,8 +272,8 @@ MUTANTS: dict[str, Mutant] = {
         (
             Edit(
                 "vaekit/model.py",
-                "draw = uniforms(seeds, ids, 0, Stream.WEIGHT, fan_in + 1, fan_out)",
-                "draw = torch.rand(len(seeds), fan_in + 1, fan_out)",
+                "draw = uniforms(drawn, ids, 0, Stream.WEIGHT, fan_in + 1, fan_out)",
+                "draw = torch.rand(len(drawn), fan_in + 1, fan_out)",
             ),
         ),
         (_T + "model.py::test_initial_weights_depend_on_the_seed_alone",),
@@ -515,6 +515,17 @@ MUTANTS: dict[str, Mutant] = {
             ),
         ),
         (_T + "step.py::test_gradients_are_those_of_autograd[default-torch]",),
+    ),
+    "part-has-anothers-models": Mutant(
+        "a part of a stack trains models of another part's streams",
+        (
+            Edit(
+                "vaekit/parts.py",
+                "slice(part.start * share, part.stop * share)",
+                "slice(part.start, part.stop)",
+            ),
+        ),
+        (_T + "parts.py::test_every_stream_and_model_is_in_one_part_with_its_own[4-3]",),
     ),
     "compiled-step-halves-the-kls-gradient": Mutant(
         "the compiled step takes half of the KL's gradient by the mean",

@@ -51,19 +51,29 @@ def losses(block: Block) -> Tensor:
     return torch.cat([block(steps).clone()[:, 2] for steps in blocks])
 
 
-# Training amplifies any rounding: on an H200 these models, started 1e-7 beside themselves, were up
-# to 1.1e-3 apart within 200 steps. The torch engine was up to 1.0e-4 from the reference, the Triton
-# engine 1.7e-4 in float32, 2.9e-3 with tf32x3, 6.0e-3 with tf32, 3.7e-3 with bf16.
+# Training amplifies any rounding, model by model and in leaps, as single units switch. Of eight
+# starts 1e-7 beside these models' (on a CPU) the farthest model was 1.7e-4 to 2.2e-3 away within
+# 200 steps, the median one 2e-5. On an H200 the Triton engine's farthest was 1.2e-3 from the
+# reference in float32, 2.9e-3 with tf32x3, 6.0e-3 with tf32, 3.7e-3 with bf16.
 @pytest.mark.parametrize("engine", ["torch", "triton"])
 def test_two_hundred_float32_steps_follow_the_reference(engine: str) -> None:
-    """By 1e-4 for 50 steps; later no farther than a start that is 1e-7 beside it."""
-    beside, beside_block = steps_of(engine="reference")
-    beside.state.vae.flat.mul_(1.0 + 1e-7)
+    """By 1e-4 for 50 steps, by 1e-4 in the median model for all of them, and no model goes much
+    farther than one does from a start that is 1e-7 beside it."""
     expected = losses(steps_of(engine="reference")[1])
-    found, near = losses(steps_of(engine=engine)[1]), losses(beside_block)
-    apart, natural = (((other - expected) / expected).abs() for other in (found, near))
-    assert apart[:50].max() <= 1e-4
-    assert apart.max() <= max(1e-4, natural.max().item())
+
+    def apart(found: Tensor) -> Tensor:
+        return ((found - expected) / expected).abs()
+
+    def near(seed: int) -> Tensor:
+        beside, block = steps_of(engine="reference")
+        flat, generator = beside.state.vae.flat, torch.Generator(CUDA).manual_seed(seed)
+        flat.mul_(1.0 + 1e-7 * torch.randn(flat.shape, device=CUDA, generator=generator))
+        return apart(losses(block)).max()
+
+    found = apart(losses(steps_of(engine=engine)[1]))
+    assert found[:50].max() <= 1e-4
+    assert found.max(0).values.median() <= 1e-4
+    assert found.max() <= 2.0 * max(near(seed) for seed in range(4))
 
 
 @pytest.mark.parametrize("precision", ["tf32x3", "tf32", "bf16"])

@@ -7,12 +7,13 @@ forms against each other in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from linear import linear_config, population, train_linear
 from vaekit import metrics
@@ -236,8 +237,9 @@ class Cooling(Keeper):
         del stack, check
         return self.kept
 
-    def save(self, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:
+    def save(self, stack: Stack, step: int, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
         del stack
+        arrays = {name: tensor.numpy() for name, tensor in tensors().items()}
         self.kept = step, {**arrays, "learning_rate": 0.1 * arrays["learning_rate"]}
 
 

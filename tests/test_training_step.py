@@ -15,11 +15,12 @@ pytest.importorskip("triton", reason="there is no Triton for this platform")
 import vaekit_kernels
 from checks import assert_matches, same_bits
 from poison import scale_last_layer
-from vaekit.block import make_block, train_steps
+from vaekit.block import inputs, make_block, train_steps
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.model import StackedVAE
 from vaekit.objective import latent_noise
+from vaekit.parts import Parts
 from vaekit.stack import Stack
 from vaekit.state import BETA1, BETA2, EPSILON, State, initial_state
 from vaekit.step import ReferenceStep, TorchStep, TritonStep
@@ -163,6 +164,29 @@ def test_two_hundred_steps_follow_the_reference() -> None:
     fused, reference = Run(setup, mu=(0.5,)), Run(setup, "reference", mu=(0.5,))
     for t in range(1, 201):
         torch.testing.assert_close(fused.go(t), reference.go(t), rtol=1e-4, atol=0.0)
+
+
+@pytest.mark.parametrize("mu", [(0.0, 2.0), (2.0,)], ids=["between streams", "within one"])
+def test_a_stack_trains_in_parts_to_the_same_bits(mu: tuple[float, ...]) -> None:
+    """By blocks, whose noise is drawn, and step by step, with noise that is given."""
+    setup = config(mu=mu, beta_warmup=3)
+    whole, cut = Run(setup), Run(setup)
+    cut.step = Parts(setup, cut.state, streams=len(mu), count=2)
+    labels = Stack(mu=mu, seeds=(3,) * len(mu), beta=BETA).labels(torch.device("cpu"))
+    with torch.no_grad():
+        t = torch.arange(1, 3)
+        assert same_bits(*(train_steps(setup, labels, run.step, t) for run in (whole, cut)))
+        t = torch.arange(3, 5)
+        given = inputs(setup, labels, t)
+        assert same_bits(*(train_steps(setup, labels, run.step, t, given) for run in (whole, cut)))
+        labels_of_noise = Draw(whole.seeds, float_ids(whole.beta), 5)
+        images, noise = whole.given(5)
+        for drawn in (noise, labels_of_noise):
+            made = [run.step(images, drawn, run.beta) for run in (whole, cut)]
+            assert all(same_bits(a, b) for a, b in zip(*made, strict=True))
+    assert cut.step.save() is cut.state
+    for name, tensor in whole.step.save().tensors().items():
+        assert same_bits(tensor, cut.state.tensors()[name]), name
 
 
 def test_drawn_noise_is_the_noise_that_would_be_given() -> None:

@@ -18,6 +18,7 @@ from vaekit.compiler import program
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.objective import beta_at, latent_noise
+from vaekit.parts import Part, Parts
 from vaekit.products import fast_products
 from vaekit.step import Step, TritonStep
 from vaekit_kernels import Draw, float_ids
@@ -39,6 +40,12 @@ class Labels:
     seeds: Tensor
     beta: Tensor
 
+    def part(self, streams: slice, models: slice) -> Labels:
+        """Take some streams, and models of theirs."""
+        return Labels(
+            self.mu[streams], self.stream_seeds[streams], self.seeds[models], self.beta[models]
+        )
+
 
 # Trains some consecutive steps and returns the means over samples of nll, kl and loss, [T, 3, M],
 # valid until the next call.
@@ -53,7 +60,7 @@ def make_block(config: SweepConfig, labels: Labels, step: Step) -> Block:
     whose kernels read it themselves, can.
     """
     device = labels.mu.device
-    if labels.mu.is_cuda and isinstance(step, TritonStep):
+    if labels.mu.is_cuda and isinstance(step, (TritonStep, Parts)):
         return Replay(lambda t: train_steps(config, labels, step, t), device)
 
     compiled: Callable[[Tensor], Inputs] | None = None
@@ -111,6 +118,17 @@ def train_steps(
         t: numbers of the steps.
         given: their `inputs`, where they have been drawn.
     """
+    if isinstance(step, Parts):
+
+        def train(part: Part) -> Tensor:
+            own = labels.part(part.streams, part.models)
+            if given is None:
+                return train_steps(config, own, part.step, t)
+            images, noise, betas = given
+            theirs = images[:, part.streams], noise[:, part.models], betas[:, part.models]
+            return train_steps(config, own, part.step, t, theirs)
+
+        return torch.cat(step.side_by_side(train), dim=-1)
     noise: Iterable[Tensor | Draw]
     if isinstance(step, TritonStep) and given is None:
         # The kernels draw the noise themselves, from its labels.
@@ -168,6 +186,6 @@ class Replay:
 
     def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             terms = self.train(self.first + self.offsets)
         return graph, terms

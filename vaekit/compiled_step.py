@@ -56,8 +56,9 @@ class CompiledStep:
         self.update(healthy(nll, kl, gradients), gradients)
         return nll, kl
 
-    def save(self) -> State:
+    def save(self, *, moments: bool = True) -> State:
         """See `Step`."""
+        del moments
         return self.state
 
     def _gradients(

@@ -8,6 +8,7 @@ from vaekit.compiled_step import KEPT, CompiledStep
 from vaekit.compiler import compiler_missing
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.model import Architecture
+from vaekit.parts import Parts, part_count
 from vaekit.state import State
 from vaekit.step import ReferenceStep, Step, TorchStep, TritonStep
 from vaekit_kernels import runs_triton
@@ -96,6 +97,9 @@ def make_step(config: SweepConfig, state: State, streams: int) -> Step:
     """
     name = engine_name(config, state.vae.flat.device)
     if name == "triton":
+        count = part_count(state.vae.models, state.vae.flat.device)
+        if count > 1:
+            return Parts(config, state, streams, count)
         return TritonStep(config, state, streams)
     if name == "compiled":
         return CompiledStep(config, state, streams)

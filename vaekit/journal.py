@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from vaekit import checkpoint
 from vaekit.checkpoint import Array, Check, CheckpointError
@@ -106,9 +107,10 @@ class DiskKeeper(Keeper):
         wait = max(self.journal.interval, self.cost / COST_SHARE)
         return time.monotonic() - self.last >= wait
 
-    def save(self, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:
+    def save(self, stack: Stack, step: int, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
         """See `Keeper`."""
         begun = time.monotonic()
+        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors().items()}
         spent = np.array(self.seconds + begun - self.started)
         self.journal.write(self.name, stack, step, {**arrays, "seconds": spent})
         self.last = time.monotonic()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
 
 from vaekit.checkpoint import Array, Check
 from vaekit.interrupt import Interrupts
@@ -30,5 +32,5 @@ class Keeper:
         """Tell whether it is time for a checkpoint."""
         return False
 
-    def save(self, stack: Stack, step: int, arrays: Mapping[str, Array]) -> None:
-        """Commit a checkpoint."""
+    def save(self, stack: Stack, step: int, tensors: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Commit a checkpoint of what is asked for then, as it may have to come from a card."""

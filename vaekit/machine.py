@@ -60,6 +60,23 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+class Behind:
+    """Keeps a device no more than one call behind the host, and busy all the same."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.before: torch.cuda.Event | None = None
+
+    def __call__(self) -> None:
+        """Wait until the device has done what it was asked to do before the call before."""
+        if self.device.type != "cuda":
+            return
+        now = torch.cuda.current_stream(self.device).record_event()
+        if self.before is not None:
+            self.before.synchronize()
+        self.before = now
+
+
 def device_model(device: torch.device) -> str:
     """Name the device's model, as its maker does."""
     if device.type == "cuda":

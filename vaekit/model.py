@@ -94,13 +94,14 @@ class StackedVAE:
         architecture = Architecture.of(config)
         flat = torch.empty(len(seeds) * architecture.parameters, device=seeds.device)
         vae = cls(architecture, flat)
+        drawn, which = seeds.unique(return_inverse=True)
         for index, (weight, bias) in enumerate(vae.layers):
             fan_in, fan_out = weight.shape[1:]
-            ids = torch.full_like(seeds, index)
-            draw = uniforms(seeds, ids, 0, Stream.WEIGHT, fan_in + 1, fan_out)
+            ids = torch.full_like(drawn, index)
+            draw = uniforms(drawn, ids, 0, Stream.WEIGHT, fan_in + 1, fan_out)
             draw = draw.mul_(2.0).sub_(1.0).div_(math.sqrt(fan_in))
-            weight.copy_(draw[:, :-1])
-            bias.copy_(draw[:, -1])
+            weight.copy_(draw[which, :-1])
+            bias.copy_(draw[which, -1])
         return vae
 
     @property

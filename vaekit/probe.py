@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from vaekit_kernels import Stream
 from vaekit_kernels.philox import uniforms
@@ -154,8 +155,8 @@ def fit_adam(
     draw = draw.mul_(2.0).sub_(1.0).div_(math.sqrt(width))
     # Inputs get a column of ones, so that one matrix [M, I + 1, O] holds weight and bias.
     parameters = draw.clone()
-    parameters.grad = torch.empty_like(parameters)
-    adam = torch.optim.Adam([parameters], lr=learning_rate)
+    exp_avg, exp_avg_sq = torch.zeros(2, *parameters.shape, device=parameters.device)
+    steps = torch.zeros(())
     ones = inputs.new_ones(1, 1, 1)
     for epoch in range(1, epochs + 1):
         # One order for all seeds: that of the stack's first would hang on what else is in it.
@@ -167,8 +168,22 @@ def fit_adam(
             x = torch.cat([x, ones.expand(models, len(pick), 1)], dim=-1)
             error = torch.bmm(x, parameters) - targets[..., pick, :]
             gradient = torch.bmm(x.transpose(1, 2), error)
-            parameters.grad.copy_(gradient.mul_(2.0 / (len(pick) * height)))
-            adam.step()
+            # torch.optim.Adam with its defaults, without the seconds that its class takes to load.
+            adam(
+                [parameters],
+                [gradient.mul_(2.0 / (len(pick) * height))],
+                [exp_avg],
+                [exp_avg_sq],
+                [],
+                [steps],
+                amsgrad=False,
+                beta1=0.9,
+                beta2=0.999,
+                lr=learning_rate,
+                weight_decay=0.0,
+                eps=1e-8,
+                maximize=False,
+            )
     return LinearProbe(parameters[:, :-1].contiguous(), parameters[:, -1].contiguous())
 
 

@@ -58,8 +58,12 @@ class Step(Protocol):
         """
         ...
 
-    def save(self) -> State:
-        """Bring the state up to date, where the engine has worked on a copy, and return it."""
+    def save(self, *, moments: bool = True) -> State:
+        """Bring the state up to date, where the engine has worked on a copy, and return it.
+
+        Args:
+            moments: Adam's too; they may be left as they were where nobody goes on training.
+        """
         ...
 
 
@@ -84,8 +88,9 @@ class ReferenceStep:
         self.update(healthy(nll, kl, gradients), gradients)
         return nll, kl
 
-    def save(self) -> State:
+    def save(self, *, moments: bool = True) -> State:
         """See `Step`."""
+        del moments
         return self.state
 
 
@@ -150,8 +155,9 @@ class TorchStep:
         self.update(healthy(nll, kl, self.gradients), self.gradients)
         return nll, kl
 
-    def save(self) -> State:
+    def save(self, *, moments: bool = True) -> State:
         """See `Step`."""
+        del moments
         return self.state
 
     def _forward(self, part: slice, x: Tensor) -> Tensor:
@@ -243,11 +249,34 @@ class TritonStep:
 
     name = "triton"
 
-    def __init__(self, config: SweepConfig, state: State, streams: int) -> None:
+    def __init__(
+        self,
+        config: SweepConfig,
+        state: State,
+        streams: int,
+        *,
+        models: slice = slice(None),
+        aside: torch.cuda.Stream | None = None,
+    ) -> None:
+        """Take a state over, or a part of it.
+
+        Args:
+            config: of the models.
+            state: of M models.
+            streams: S, a divisor of the models taken.
+            models: which of them.
+            aside: stream of the card on which weights are updated, if not on the one at hand.
+        """
         # Not before it is asked for: there is no Triton on most platforms.
         from vaekit_kernels.training_step import FusedStep, Network
 
         self.state = state
+        # The kernels keep moments of their own, so the state's wait on the host until they are
+        # saved. Before the first step there are none to move.
+        begun = bool(state.steps)
+        for moment in (state.exp_avg, state.exp_avg_sq):
+            if moment.is_cuda:
+                moment.data = moment.cpu() if begun else torch.zeros(moment.shape)
         architecture = state.vae.architecture
         network = Network(
             encoder=architecture.encoder,
@@ -260,23 +289,25 @@ class TritonStep:
         self.fused = FusedStep(
             network,
             streams=streams,
-            learning_rate=state.learning_rate,
-            stopped=state.stopped,
+            learning_rate=state.learning_rate[models],
+            stopped=state.stopped[models],
             batch=config.batch,
             precision=PRODUCTS[config.precision],
+            aside=aside,
         )
         self.kinds = [
-            architecture.split(flat) for flat in (state.vae.flat, state.exp_avg, state.exp_avg_sq)
+            [(weight[models], bias[models]) for weight, bias in architecture.split(flat)]
+            for flat in (state.vae.flat, state.exp_avg, state.exp_avg_sq)
         ]
-        self.fused.memory.load(self.kinds, state.steps)
+        self.fused.memory.load(self.kinds if begun else self.kinds[:1], state.steps)
 
     def __call__(self, images: Tensor, noise: Tensor | Draw, beta: Tensor) -> tuple[Tensor, Tensor]:
         """See `Step`."""
         return self.fused(images, noise, beta)
 
-    def save(self) -> State:
+    def save(self, *, moments: bool = True) -> State:
         """See `Step`."""
-        self.fused.memory.store(self.kinds, self.state.steps)
+        self.fused.memory.store(self.kinds if moments else self.kinds[:1], self.state.steps)
         # Negative where the last step's weight gradients stopped a model.
-        self.state.stopped.abs_()
+        self.fused.stopped.abs_()
         return self.state

@@ -19,7 +19,7 @@ from vaekit.config import SweepConfig
 from vaekit.engine import engine_name, make_step
 from vaekit.errors import DivergedError
 from vaekit.keeper import Keeper
-from vaekit.machine import synchronize
+from vaekit.machine import Behind
 from vaekit.model import StackedVAE
 from vaekit.products import fast_products
 from vaekit.progress import Progress
@@ -109,11 +109,10 @@ def train(
         progress.note(f"compiling the training of {stack.models} models, some seconds")
     step = make_step(config, state, streams=len(stack.mu))
     block = make_block(config, labels, step)
+    behind = Behind(device)
 
-    def commit(t: int) -> None:
-        tensors = step.save().tensors() | {"window": window, "curves": curves}
-        arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        keeper.save(stack, t, arrays)
+    def kept() -> dict[str, Tensor]:
+        return step.save().tensors() | {"window": window, "curves": curves}
 
     progress.advance(done * stack.models)
     with torch.no_grad(), fast_products(device), keeper.interrupts.defer():
@@ -127,16 +126,16 @@ def train(
                     begin = ends[point - 1] if point else 0
                     curves[point] = window / (t - begin)
                     window.zero_()
-                    # Progress is what the device has done, not what it has been asked for.
-                    synchronize(device)
+                    # Progress is what the device has done, to within a point of the curves.
+                    behind()
                     if fail_on_divergence and state.stopped.any():
-                        raise divergence(stack, step.save().stopped.tolist())
+                        raise divergence(stack, step.save(moments=False).stopped.tolist())
             progress.advance(len(steps) * stack.models)
             leaving = keeper.interrupts.asked is not None
             if leaving or keeper.due() or steps.stop > config.steps:
-                commit(steps.stop - 1)
+                keeper.save(stack, steps.stop - 1, kept)
             keeper.interrupts.leave_if_asked()
-    final = step.save()
+    final = step.save(moments=False)
     nll, kl, loss = curves.cpu().unbind(dim=1)
     return Training(final.vae, Curves(nll.T, kl.T, loss.T), final.stopped.cpu())
 

@@ -66,6 +66,11 @@ class Draw(NamedTuple):
         """Draw it: [M, rows, cols] float32."""
         return normals(self.seeds, self.ids, self.step, self.stream, rows, cols)
 
+    def part(self, models: slice) -> Draw:
+        """Take the labels of some models."""
+        step = self.step[models] if isinstance(self.step, Tensor) else self.step
+        return Draw(self.seeds[models], self.ids[models], step, self.stream)
+
 
 def float_ids(values: Tensor) -> Tensor:
     """Number floats for the counter's id field by their float32 bit pattern (-0.0 counts as 0.0).
@@ -111,9 +116,20 @@ def philox4x32(
 
 def _xor(word: Tensor, other: Tensor, key: Tensor) -> Tensor:
     """Combine by exclusive or, in place once the words have their full shape: half the time."""
-    if word.shape == torch.broadcast_shapes(word.shape, other.shape, key.shape):
+    if _fits(other, word) and _fits(key, word):
         return word.bitwise_xor_(other).bitwise_xor_(key)
     return word ^ other ^ key
+
+
+def _fits(other: Tensor, word: Tensor) -> bool:
+    """Whether a tensor spreads to the shape that words have already.
+
+    By hand: torch.broadcast_shapes loads SymPy, which takes a second of every process.
+    """
+    lead = word.ndim - other.ndim
+    return lead >= 0 and all(
+        size in (1, full) for size, full in zip(other.shape, word.shape[lead:], strict=True)
+    )
 
 
 def _draw(

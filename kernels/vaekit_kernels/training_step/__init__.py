@@ -54,6 +54,7 @@ class FusedStep:
         stopped: Tensor,
         batch: int,
         precision: Precision,
+        aside: torch.cuda.Stream | None = None,
     ) -> None:
         """Allocate everything.
 
@@ -66,6 +67,7 @@ class FusedStep:
                 after.
             batch: B.
             precision: of the products.
+            aside: stream on which weights are updated, if not on the one at hand.
 
         Raises:
             ValueError: the models do not divide among the streams.
@@ -77,6 +79,7 @@ class FusedStep:
         self.models, self.streams, self.device = models, streams, device
         self.learning_rate = learning_rate
         self.stopped = stopped
+        self.aside = aside
         self.memory = Memory(
             network,
             streams=streams,
@@ -128,7 +131,15 @@ class FusedStep:
         with on_device(images):
             self._forward(noise, kl)
             self._backward(beta)
-            self._update(nll, kl)
+            self._finish(nll, kl)
+            if self.aside is None:
+                self._weights()
+            else:
+                here = torch.cuda.current_stream(self.device)
+                self.aside.wait_stream(here)
+                with torch.cuda.stream(self.aside):
+                    self._weights()
+                here.wait_stream(self.aside)
         return nll, kl
 
     def _forward(self, noise: Tensor | Draw, kl: Tensor) -> None:
@@ -273,7 +284,7 @@ class FusedStep:
                 **row.options,
             )
 
-    def _update(self, nll: Tensor, kl: Tensor) -> None:
+    def _finish(self, nll: Tensor, kl: Tensor) -> None:
         network, row = self.network, self.finish_row
         constant = 0.5 * network.pixels * math.log(2.0 * math.pi * network.decoder_variance)
         finish_kernel[(self.models,)](
@@ -293,6 +304,8 @@ class FusedStep:
             BLOCK=row.cols,
             **row.options,
         )
+
+    def _weights(self) -> None:
         row = self.weights_row
         weights_kernel[(self.programs,)](
             *self.memory.states,

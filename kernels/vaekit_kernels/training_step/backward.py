@@ -56,7 +56,7 @@ def hidden_gradient_kernel(
     tl.store(columns_ptr + (model * tiles + tile_b) * T + offs_k, tl.sum(grad, 0), mask=offs_k < K)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=("beta_ptr",))
 def latent_gradient_kernel(
     # outputs
     grad_stats_ptr,  # [M, B, 2 LP]: of mean, then of logvar

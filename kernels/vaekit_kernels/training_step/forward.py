@@ -67,7 +67,7 @@ def hidden_kernel(
     tl.store(h_ptr, h.to(h_ptr.dtype.element_ty), mask=mask_b[:, None] & mask_n[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=("given_ptr", "seeds_ptr", "ids_ptr", "steps_ptr"))
 def latent_kernel(
     # outputs
     stats_ptr,  # [M, B, 2 LP]: mean, then logvar

@@ -66,7 +66,7 @@ def _sum_tiles(columns_ptr, offs, mask, TILES: tl.constexpr, T):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=("stopped_ptr", "learning_rate_ptr"))
 def finish_kernel(
     # outputs
     nll_ptr,  # [M, B]
@@ -124,8 +124,12 @@ def _halves(x, ROWS: tl.constexpr, COLS: tl.constexpr):
     return tl.split(tl.permute(tl.reshape(x, (ROWS, 2, COLS // 2)), (0, 2, 1)))
 
 
-# One kernel for any batch: all alignment comes from the padded sizes.
-@triton.jit(do_not_specialize=("batch",))
+# One kernel for any batch: all alignment comes from the padded sizes. And one for any part of a
+# stack, whose labels may begin anywhere.
+@triton.jit(
+    do_not_specialize=("batch",),
+    do_not_specialize_on_alignment=("stopped_ptr", "learning_rate_ptr"),
+)
 def weights_kernel(
     # outputs
     w_ptr,  # all layers [M, K, N] one after the other

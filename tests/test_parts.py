@@ -1,0 +1,30 @@
+"""How a stack is cut into parts; that parts train to the same bits is `test_training_step`'s."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vaekit.parts import PART_MODELS, PARTS, cut, part_count
+
+
+@pytest.mark.parametrize("streams", [1, 2, 3, 11])
+@pytest.mark.parametrize("count", [1, 2, 4, 50])
+def test_every_stream_and_model_is_in_one_part_with_its_own(streams: int, count: int) -> None:
+    models = 4 * streams
+    parts = cut(streams, models, count)
+    assert len(parts) == min(count, streams if streams > 1 else models)
+    for those, own in parts:
+        of_streams = sorted({model // 4 for model in range(models)[own]})
+        assert of_streams == list(range(streams)[those])
+    assert [model for _, own in parts for model in range(models)[own]] == list(range(models))
+    sizes = [len(range(models)[own]) for _, own in parts]
+    assert max(sizes) - min(sizes) <= (4 if streams > 1 else 1)
+
+
+def test_only_a_large_stack_on_a_card_is_cut() -> None:
+    card = torch.device("cuda")
+    assert part_count(1000, torch.device("cpu")) == 1
+    assert [part_count(models, card) for models in (1, 2 * PART_MODELS - 1)] == [1, 1]
+    assert part_count(2 * PART_MODELS, card) == 2
+    assert part_count(1000, card) == PARTS
