@@ -21,6 +21,7 @@ from vaekit.engine import make_step
 from vaekit.evaluate import evaluate_stack
 from vaekit.model import StackedVAE
 from vaekit.objective import latent_noise
+from vaekit.parts import Parts
 from vaekit.progress import Silent
 from vaekit.stack import Stack
 from vaekit.state import State, initial_state
@@ -117,11 +118,14 @@ def test_what_products_of_bf16_read_is_the_weights_rounded() -> None:
     assert same_bits(memory.rounded, memory.states[0].bfloat16())
 
 
-def test_a_replayed_block_has_the_bits_of_a_launched_one() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_replayed_block_has_the_bits_of_a_launched_one(count: int) -> None:
+    """Of the whole stack; in parts, which have streams of their own, too."""
     launched, _ = steps_of(engine="triton")
-    replayed, block = steps_of(engine="triton")
-    assert isinstance(block, Replay)
     setup, labels = SweepConfig(**SWEEP), STACK.labels(torch.device(CUDA))
+    replayed = Parts(setup, initial_state(setup, labels.seeds), len(STACK.mu), count)
+    block = make_block(setup, labels, replayed)
+    assert isinstance(block, Replay)
     for first in range(1, 5 * BLOCK_STEPS, BLOCK_STEPS):
         t = torch.arange(first, first + BLOCK_STEPS, device=CUDA)
         expected = train_steps(setup, labels, launched, t)
