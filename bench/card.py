@@ -142,7 +142,7 @@ def timed(config: SweepConfig, stack: Stack, device: torch.device) -> float:
 
 
 def measure_sweeps(device: torch.device, *, quick: bool) -> dict[str, Any]:
-    """Run the preset post as a user does, by precision."""
+    """Run the preset post as a user does, by precision: the quickest one."""
     if device.type != "cuda" or quick:
         reason = "--quick leaves no time" if quick else "it is timed on a card"
         return {"sweeps": {"skipped": {"the preset post, from start to report": reason}}}

@@ -1,4 +1,4 @@
-"""Does the gate keep its word? `nox -s bench -- --demonstrate`, an hour and more.
+"""Does the gate keep its word? `nox -s bench -- --demonstrate`, hours on a noisy machine.
 
 It must be quiet where two trees are the same, and see a slowdown of 5 %. So real processes compare
 a commit with itself, and with a copy that really does more: every so many calls of one operation,
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench import gate, paired
-from bench.paired import AGAIN, BASE, NEW, SETS, of_sets
+from bench.paired import AGAIN, BASE, NEW, SETS, WORDS, of_sets
 from bench.timing import place, provenance, store
 
 TRIALS, SAME_OF_A_TRIAL = 20, 5
@@ -74,9 +74,8 @@ def compare(kind: str, trees: Mapping[str, tuple[str, Path]], sets: int) -> dict
 
 def count(comparisons: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     """How often the gate says what, by kind of comparison: always of the samples themselves."""
-    words = ("slower", "no difference", "faster")
     said = [(row["kind"], paired.judge(row["seconds"]).word) for row in comparisons]
-    return {kind: {word: said.count((kind, word)) for word in words} for kind in (SAME, PLANTED)}
+    return {kind: {word: said.count((kind, word)) for word in WORDS} for kind in (SAME, PLANTED)}
 
 
 def planted_size(comparisons: list[dict[str, Any]]) -> float:

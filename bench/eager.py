@@ -14,15 +14,15 @@ from bench.problem import Block, Problem
 from vaekit.block import Labels, Replay, train_steps
 from vaekit.engine import make_step
 from vaekit.model import Layer, StackedVAE, mlp
-from vaekit.parts import Parts
+from vaekit.parts import Replayable
 from vaekit.products import fast_products, float32_products
-from vaekit.step import ReferenceStep, Step, TritonStep
+from vaekit.step import ReferenceStep, Step
 from vaekit_kernels import reference
 
 
 def trained_by(step: Step, problem: Problem) -> Block:
     """Train with one of the package's engines."""
-    if isinstance(step, (TritonStep, Parts)) and problem.device.type == "cuda":
+    if isinstance(step, Replayable) and problem.device.type == "cuda":
         return _replayed(step, problem)
 
     def block() -> Tensor:
@@ -34,7 +34,7 @@ def trained_by(step: Step, problem: Problem) -> Block:
     return block
 
 
-def _replayed(step: TritonStep | Parts, problem: Problem) -> Block:
+def _replayed(step: Replayable, problem: Problem) -> Block:
     """Train a block as the package does on a card: as one CUDA graph, once it has been run."""
     labels = Labels(torch.zeros(1), problem.seeds[:1], problem.seeds, problem.beta)
     given = problem.images, problem.noise, problem.beta.repeat(problem.steps, 1)

@@ -15,7 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -153,16 +153,21 @@ def workers(
 
 
 def take_turns(
-    trees: Mapping[str, tuple[str, Path]], sets: int, wanted: Sequence[str] = ()
+    trees: Mapping[str, tuple[str, Path]],
+    sets: int,
+    wanted: Sequence[str] = (),
+    *,
+    until: Callable[[Mapping[str, Times]], bool] = paired.is_close,
 ) -> dict[str, dict[str, Times]]:
-    """Time benchmarks in sets of fresh processes of `BASE`, `AGAIN` and `NEW`, until all are close.
+    """Time benchmarks in sets of fresh processes of `BASE`, `AGAIN` and `NEW`.
 
     A sample is as many runs in every process: what a run costs depends on how many came before it.
 
     Args:
         trees: name and place of each, by its role.
-        sets: of fresh processes, at most; see `paired.is_close`.
+        sets: of fresh processes, at most.
         wanted: benchmarks; none: all that there are.
+        until: ends them before, once it is true of every benchmark.
 
     Returns:
         Seconds of every round of every set, by benchmark and role.
@@ -170,7 +175,6 @@ def take_turns(
     samples: dict[str, dict[str, Times]] = {}
     repeats: dict[str, int] = {}
     begun = time.monotonic()
-    planned = f"{paired.FEWEST} to {sets}" if sets > paired.FEWEST else f"{sets}"
     for number in range(sets):
         # The other way around in every other set, so that nobody has always the same before it.
         order = ORDER[:: -1 if number % 2 else 1]
@@ -184,10 +188,10 @@ def take_turns(
                 }
                 for role, seconds in paired.measure(timers, order).items():
                     samples.setdefault(name, {role: [] for role in ORDER})[role].append(seconds)
-        done = number + 1 == sets or all(map(paired.is_close, samples.values()))
+        done = number + 1 == sets or all(map(until, samples.values()))
         gone = time.monotonic() - begun
         print(
-            f"\rset {number + 1} of {planned}: {gone:.0f} s ",
+            f"\rset {number + 1} of at most {sets}: {gone:.0f} s ",
             end="\n" if done else "", file=sys.stderr, flush=True,
         )  # fmt: skip
         if done:
@@ -196,8 +200,9 @@ def take_turns(
 
 
 def worker_digest() -> str:
-    """Digest of what the processes run."""
-    return hashlib.sha256(WORKER.read_bytes()).hexdigest()
+    """Digest of what the processes run, in how many rounds of what length."""
+    rounds = f"{paired.ROUNDS} of {SECONDS} s"
+    return hashlib.sha256(WORKER.read_bytes() + rounds.encode()).hexdigest()
 
 
 def table(ref: str, verdicts: Mapping[str, Verdict]) -> str:

@@ -71,7 +71,11 @@ def measure_memory(device: torch.device, *, quick: bool) -> dict[str, Any]:
         )
         for models in (QUICK_MODELS if quick else MODELS)
     }
-    printed = {models: process.communicate()[0] for models, process in running.items()}
+    try:
+        printed = {models: process.communicate()[0] for models, process in running.items()}
+    finally:
+        for process in running.values():
+            process.kill()
     for process in running.values():
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, process.args)

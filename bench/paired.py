@@ -1,12 +1,13 @@
-"""Is one tree slower than another? Pairs of times, an interval, and the noise that it must exceed.
+"""Is one tree slower than another? Ratios, their interval, and the noise that it must exceed.
 
 Every round times base, the same base again, and the new tree, each in a process of its own; the
 order turns by one from round to round. A process is never timed twice in a row: the second time
 would find its memory in cache. Three processes are a set, and what memory they happen to get moves
 all of their ratios together, by more than the rounds scatter. So a set counts as one value, of the
 medians of its processes, new over the mean of the two that are the same. Sets of fresh processes
-are added until the interval of their interquartile mean, which a few disturbed sets do not move, is
-close: that takes longer where a machine is noisy, and sees as much. What base and base again differ
+are added until the interval of their interquartile mean, which disturbed sets hardly move, is
+close: that takes longer where a machine is noisy, and sees as much. Where it never is, nothing is
+said of a difference that was not seen. What base and base again differ
 by, on that mean, is noise: a slowdown counts only when the whole interval lies beyond twice that,
 and beyond 3 % in any case. How well that mean is known is no part of it: the interval of the new
 tree is as wide, and already lies beyond the limit whole.
@@ -18,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import trim_mean
+from scipy.stats import norm, t, trim_mean
 
 SMALLEST = 0.03
 DRAWS = 4000
@@ -26,7 +27,7 @@ BASE, AGAIN, NEW = "base", "base again", "new"
 ORDER = (BASE, NEW, AGAIN)
 # Sets of fresh processes, at least and at most; more are added until no interval of a log ratio
 # reaches farther from its middle than CLOSE: a slowdown of 5 % then lies well beyond SMALLEST.
-FEWEST, SETS, CLOSE = 6, 36, 0.008
+FEWEST, SETS, CLOSE = 8, 36, 0.008
 # Of a set; in them every process has every place nine times. Many short ones: on a noisy machine
 # (two threads of an AMD EPYC whose samples scattered by 8 %) sets of 27 rounds of 20 ms scattered
 # by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %.
@@ -37,13 +38,14 @@ Times = list[list[float]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the pairs say of one benchmark.
+    """What the sets say of one benchmark.
 
     Attributes:
         ratio, low, high: time of new over base, the interquartile mean over sets of its logarithm,
             and the 95 % interval of that.
         noise: |log ratio| of base again over base, the same mean of the sets.
         limit: the ratio that `low` must exceed for a regression.
+        close: whether the ratio is known well enough to say that there is no difference.
     """
 
     ratio: float
@@ -51,13 +53,19 @@ class Verdict:
     high: float
     noise: float
     limit: float
+    close: bool = True
 
     @property
     def word(self) -> str:
-        """slower, faster, or no difference that the noise lets one see."""
+        """What is said of it: one of `WORDS`."""
         if self.low > self.limit:
             return "slower"
-        return "faster" if self.high < 1 / self.limit else "no difference"
+        if self.high < 1 / self.limit:
+            return "faster"
+        return "no difference" if self.close else "not known"
+
+
+WORDS = ("slower", "no difference", "faster", "not known")
 
 
 def measure(
@@ -83,14 +91,13 @@ def judge(samples: Mapping[str, Times]) -> Verdict:
     """
     mid, low, high = interval(of_sets(samples[NEW], samples[BASE], samples[AGAIN]))
     noise = noise_of(samples[BASE], samples[AGAIN])
-    return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise))
+    close = max(high - mid, mid - low) <= CLOSE
+    return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise), close=close)
 
 
 def is_close(samples: Mapping[str, Times]) -> bool:
-    """Whether the sets so far tell the ratio of two trees well enough; arguments as `judge`."""
-    values = of_sets(samples[NEW], samples[BASE], samples[AGAIN])
-    mid, low, high = interval(values)
-    return len(values) >= FEWEST and max(high - mid, mid - low) <= CLOSE
+    """Whether there are sets enough, and the ratio of two trees is known; arguments as `judge`."""
+    return len(samples[NEW]) >= FEWEST and judge(samples).close
 
 
 def of_sets(over: Times, *under: Times) -> np.ndarray:
@@ -108,7 +115,7 @@ def of_sets(over: Times, *under: Times) -> np.ndarray:
 
 
 def noise_of(base: Times, again: Times) -> float:
-    """Size of the log ratio of one thing timed twice, the mean of the sets."""
+    """Size of the log ratio of one thing timed twice, the interquartile mean of the sets."""
     return abs(float(middle(of_sets(again, base))))
 
 
@@ -123,7 +130,15 @@ def middle(values: np.ndarray) -> np.ndarray:
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Middle of the sets' values, with the 95 % interval of the bootstrap."""
-    picks = np.random.default_rng(0).integers(len(values), size=(DRAWS, len(values)))
-    low, high = np.quantile(middle(values[picks]), [0.025, 0.975])
-    return float(middle(values)), float(low), float(high)
+    """Middle of the sets' values, with the 95 % interval of the bootstrap.
+
+    That of few values is too narrow, as they know their own spread badly: it is widened by what
+    Student's t adds to the normal distribution.
+    """
+    count, mid = len(values), float(middle(values))
+    picks = np.random.default_rng(0).integers(count, size=(DRAWS, count))
+    low, high = np.quantile(middle(values[picks]), [0.025, 0.975]) - mid
+    wider = 1.0
+    if count > 1:
+        wider = float(t.ppf(0.975, count - 1) / norm.ppf(0.975) * (count / (count - 1)) ** 0.5)
+    return mid, mid + wider * float(low), mid + wider * float(high)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
 from bench.ceilings import product_rate
 from bench.curves import STACK, models_curve
-from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, of_sets
+from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, middle, of_sets
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, elsewhere
 from bench.problem import default_problem
 from bench.timing import BenchError, provenance, ratio, store
 from vaekit.machine import resolve_device
 
 Samples = dict[str, list[float]]
+median = partial(np.median, axis=-1)
 
 
 def find(text: str) -> Path | None:
@@ -83,14 +85,16 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         _same(path, "list of what was timed", list(content["peers"]["seconds"]), here_too)
         stored, noise = training_samples(content)
         found, now = training_samples(measure_training(content, plan, quick=quick))
-        statistic = np.median
+        statistic = median
     else:
         _same(path, "worker", content.get("worker"), gate.worker_digest())
         stored, noise = gate_samples(content)
         trees = dict.fromkeys(ORDER, ("the tree here", gate.ROOT))
         sets = len(next(iter(content["seconds"].values()))[NEW])
-        found, now = gate_samples({"seconds": gate.take_turns(trees, sets)})
-        statistic = np.mean
+        # Their ratio to themselves says nothing of how well their times are known.
+        taken = gate.take_turns(trees, sets, until=lambda _: False)
+        found, now = gate_samples({"seconds": taken})
+        statistic = middle
     verdicts = {
         name: judge(stored[name], found[name], max(noise[name], now[name]), statistic)
         for name in stored
@@ -109,7 +113,7 @@ def judge(
     old: list[float],
     new: list[float],
     noise: float,
-    statistic: Callable[..., Any] = np.median,
+    statistic: Callable[[np.ndarray], Any] = median,
     draws: int = 4000,
 ) -> Verdict:
     """Compare two runs that were not paired, each drawn for itself.
@@ -117,17 +121,17 @@ def judge(
     Args:
         old, new: seconds of each round, or of each set of processes.
         noise: of either.
-        statistic: of their logarithms, whose difference is judged: the median or the mean.
+        statistic: of their logarithms along the last axis, whose difference is judged.
         draws: of the bootstrap.
     """
     rng = np.random.default_rng(0)
     drawn = [
-        statistic(np.log(values)[rng.integers(len(values), size=(draws, len(values)))], axis=1)
+        statistic(np.log(values)[rng.integers(len(values), size=(draws, len(values)))])
         for values in (new, old)
     ]
     low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
-    middle = statistic(np.log(new)) - statistic(np.log(old))
-    return Verdict(*np.exp([middle, low, high]).tolist(), noise=noise, limit=limit(noise))
+    mid = statistic(np.log(new)) - statistic(np.log(old))
+    return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise))
 
 
 def training_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, float]]:

@@ -15,10 +15,10 @@ from bench import gate, stored
 from bench.bench_training import FULL, QUICK
 from bench.curves import STACK
 from bench.gate import worker_digest
-from bench.paired import AGAIN, BASE, NEW
+from bench.paired import AGAIN, BASE, NEW, middle
 from bench.peers import OURS, OURS_AGAIN, PEERS
 from bench.problem import default_problem
-from bench.stored import against_stored, find, judge
+from bench.stored import against_stored, find, judge, median
 from bench.timing import BenchError, provenance
 
 Content = dict[str, Any]
@@ -120,7 +120,7 @@ def test_a_run_of_the_gate_is_compared_by_the_tree_that_it_judged(
     content = {"provenance": provenance(""), "worker": worker_digest(), "seconds": seconds}
     path = write(tmp_path, "against.json", content)
     now = {"work": {BASE: [[1.5]] * 5, AGAIN: [[1.5]] * 5, NEW: [[1.5]] * 5}}
-    monkeypatch.setattr(gate, "take_turns", lambda trees, sets: now if sets == 5 else None)
+    monkeypatch.setattr(gate, "take_turns", lambda trees, sets, until: now if sets == 5 else None)
     assert against_stored(path, quick=False)["work"].ratio == pytest.approx(1.5)
     path = write(tmp_path, "against.json", content | {"worker": "another"})
     with pytest.raises(BenchError, match="whose worker is another; allowed:"):
@@ -169,8 +169,10 @@ def test_a_name_is_a_stored_run_where_there_is_one(tmp_path: Path) -> None:
     assert find(str(write(tmp_path, "operations.json", {}))) is None
 
 
-@pytest.mark.parametrize("statistic", [np.median, np.mean])
-def test_the_interval_of_two_unpaired_runs_covers_the_truth(statistic: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("statistic", [median, middle])
+def test_the_interval_of_two_unpaired_runs_covers_the_truth(
+    statistic: Callable[[np.ndarray], Any],
+) -> None:
     """Over 200 pairs of runs whose true ratio is 1.1, about 95 % of the intervals hold it."""
     rng = np.random.default_rng(0)
     covered = 0

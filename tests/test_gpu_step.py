@@ -104,7 +104,7 @@ def test_a_fused_step_of_full_size_is_as_good_as_its_definition(changes: dict) -
         own = {"engine": engine} | ({"precision": "float32"} if engine == "reference" else {})
         made = make_step(setup.model_copy(update=own), state, streams=3)
         nll, kl = made(images, noise, beta)
-        return nll.clone(), kl.clone(), made.save().exp_avg / 0.1
+        return nll.clone(), kl.clone(), made.save().exp_avg.to(CUDA) / 0.1
 
     assert_matches(partial(step, "triton"), partial(step, "reference"), inputs)
 
@@ -118,13 +118,14 @@ def test_what_products_of_bf16_read_is_the_weights_rounded() -> None:
     assert same_bits(memory.rounded, memory.states[0].bfloat16())
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [0, 1, 3], ids=["whole", "one part", "three parts"])
 def test_a_replayed_block_has_the_bits_of_a_launched_one(count: int) -> None:
-    """Of the whole stack; in parts, which have streams of their own, too."""
     launched, _ = steps_of(engine="triton")
     setup, labels = SweepConfig(**SWEEP), STACK.labels(torch.device(CUDA))
-    replayed = Parts(setup, initial_state(setup, labels.seeds), len(STACK.mu), count)
-    block = make_block(setup, labels, replayed)
+    replayed, block = steps_of(engine="triton")
+    if count:
+        replayed = Parts(setup, initial_state(setup, labels.seeds), len(STACK.mu), count)
+        block = make_block(setup, labels, replayed)
     assert isinstance(block, Replay)
     for first in range(1, 5 * BLOCK_STEPS, BLOCK_STEPS):
         t = torch.arange(first, first + BLOCK_STEPS, device=CUDA)
@@ -132,6 +133,42 @@ def test_a_replayed_block_has_the_bits_of_a_launched_one(count: int) -> None:
         assert same_bits(block(range(first, first + BLOCK_STEPS)), expected)
     for name, tensor in launched.save().tensors().items():
         assert same_bits(tensor, replayed.save().tensors()[name]), name
+
+
+@pytest.mark.parametrize("engine", ["triton", "torch"])
+def test_a_state_that_is_taken_up_again_goes_on_to_the_same_bits(engine: str) -> None:
+    """By the engine that left it, and moments that were on the host by another engine too."""
+    setup, labels = SweepConfig(**SWEEP, engine=engine), STACK.labels(torch.device(CUDA))
+    whole, block = steps_of(engine="triton")
+    block(range(1, 1 + BLOCK_STEPS))
+    assert not whole.state.exp_avg.is_cuda
+    kept = {name: tensor.clone() for name, tensor in whole.save().tensors().items()}
+    state = initial_state(setup, labels.seeds)
+    state.load(kept)
+    again = make_step(setup, state, streams=len(STACK.mu))
+    handed = make_step(setup, whole.save(), streams=len(STACK.mu))
+    steps = range(1 + BLOCK_STEPS, 1 + 2 * BLOCK_STEPS)
+    losses = [make_block(setup, labels, step)(steps).clone() for step in (again, handed)]
+    assert same_bits(*losses)
+    if engine == "triton":
+        assert same_bits(losses[0], block(steps))
+    for name, tensor in again.save().tensors().items():
+        assert same_bits(tensor, handed.save().tensors()[name]), name
+
+
+def test_a_failure_in_one_part_is_told_and_ends_the_capture() -> None:
+    setup, labels = SweepConfig(**SWEEP), STACK.labels(torch.device(CUDA))
+    step = Parts(setup, initial_state(setup, labels.seeds), len(STACK.mu), 3)
+    block = make_block(setup, labels, step)
+    block(range(1, 1 + BLOCK_STEPS))
+
+    def fails(*given: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    step.parts[1].step.fused = fails
+    with pytest.raises(torch.OutOfMemoryError):
+        block(range(1 + BLOCK_STEPS, 1 + 2 * BLOCK_STEPS))
+    assert torch.ones(3, device=CUDA).sum().item() == 3
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])

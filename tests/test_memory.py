@@ -17,6 +17,7 @@ from vaekit.config import FILE_BYTES, ConfigError, SweepConfig
 from vaekit.estimators import critic
 from vaekit.keeper import Keeper
 from vaekit.memory import DATASET_COPIES, check_memory, dataset_bytes, draws_bytes, grid_bytes
+from vaekit.model import Architecture
 from vaekit.progress import Silent
 from vaekit.shard import PICTURES, run_shard
 from vaekit.stack import plan
@@ -154,6 +155,22 @@ def test_the_refusal_is_at_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(memory, "free_memory", lambda _, free=free: free)
         with pytest.raises(ConfigError, match=f"^{field}: "):
             check_memory(setup, CPU, 12)
+
+
+def test_moments_that_wait_on_the_host_must_fit_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, card = config(baseline_seeds=0), torch.device("cuda")
+    monkeypatch.setattr(memory, "engine_name", lambda config, device: "triton")
+    dataset = DATASET_COPIES * sum(dataset_bytes(setup).values())
+    moments = 8 * 12 * Architecture.of(setup).parameters
+    assert memory.host_moment_bytes(setup, CPU, 12) == 0
+    for short in (0, 1):
+        free = {"cpu": dataset + moments - short, "cuda": 2**40}
+        monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free[device.type])
+        if not short:
+            assert check_memory(setup, card, 12) == 12
+            continue
+        with pytest.raises(ConfigError, match="^stack: .*moments of 12 models wait in"):
+            check_memory(setup, card, 12)
 
 
 def test_a_sweep_whose_configuration_is_too_long_to_be_read_again_is_refused(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -24,7 +26,18 @@ def test_every_stream_and_model_is_in_one_part_with_its_own(streams: int, count:
 
 def test_only_a_large_stack_on_a_card_is_cut() -> None:
     card = torch.device("cuda")
-    assert part_count(1000, torch.device("cpu")) == 1
-    assert [part_count(models, card) for models in (1, 2 * PART_MODELS - 1)] == [1, 1]
-    assert part_count(2 * PART_MODELS, card) == 2
-    assert part_count(1000, card) == PARTS
+    assert part_count(1, 1000, torch.device("cpu")) == 1
+    assert [part_count(1, models, card) for models in (1, 2 * PART_MODELS - 1)] == [1, 1]
+    assert part_count(1, 2 * PART_MODELS, card) == 2
+    assert part_count(1, 1000, card) == PARTS
+    assert part_count(11, 121, card) == part_count(33, 363, card) == PARTS
+
+
+def test_no_part_is_left_small() -> None:
+    """Streams are not cut, so four of 17 models are two parts and not three of 17, 17 and 34."""
+    for streams, betas in itertools.product(range(1, 12), range(1, 30)):
+        models = streams * betas
+        count = part_count(streams, models, torch.device("cuda"))
+        sizes = [part.stop - part.start for _, part in cut(streams, models, count)]
+        assert count == 1 or min(sizes) >= PART_MODELS
+    assert part_count(4, 68, torch.device("cuda")) == 2

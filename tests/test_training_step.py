@@ -189,6 +189,19 @@ def test_a_stack_trains_in_parts_to_the_same_bits(mu: tuple[float, ...]) -> None
         assert same_bits(tensor, cut.state.tensors()[name]), name
 
 
+def test_a_save_without_moments_brings_the_weights_up_to_date_alone() -> None:
+    run = Run(config())
+    run.go(1)
+    before = run.step.save().exp_avg.clone()
+    run.go(2)
+    state = run.step.save(moments=False)
+    parameters = state.vae.flat.clone()
+    assert state.steps.item() == 2
+    assert same_bits(state.exp_avg, before)
+    assert same_bits(run.step.save().vae.flat, parameters)
+    assert not same_bits(state.exp_avg, before)
+
+
 def test_drawn_noise_is_the_noise_that_would_be_given() -> None:
     drawn, given = Run(config()), Run(config())
     images, noise = given.given(7)

@@ -49,6 +49,8 @@ class Adam:
 
     def __init__(self, state: State) -> None:
         self.state = state
+        for moment in (state.exp_avg, state.exp_avg_sq):
+            moment.data = moment.to(state.vae.flat.device)
         rates = state.learning_rate.tolist()
         # One call for a whole tensor of every layer, unless its models have rates of their own.
         # Which values share a call never changes: the bits at the ends of a call depend on it.

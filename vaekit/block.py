@@ -18,7 +18,7 @@ from vaekit.compiler import program
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.objective import beta_at, latent_noise
-from vaekit.parts import Part, Parts
+from vaekit.parts import Part, Parts, Replayable
 from vaekit.products import fast_products
 from vaekit.step import Step, TritonStep
 from vaekit_kernels import Draw, float_ids
@@ -60,7 +60,7 @@ def make_block(config: SweepConfig, labels: Labels, step: Step) -> Block:
     whose kernels read it themselves, can.
     """
     device = labels.mu.device
-    if labels.mu.is_cuda and isinstance(step, (TritonStep, Parts)):
+    if labels.mu.is_cuda and isinstance(step, Replayable):
         return Replay(lambda t: train_steps(config, labels, step, t), device)
 
     compiled: Callable[[Tensor], Inputs] | None = None
@@ -186,6 +186,8 @@ class Replay:
 
     def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
+        # What another thread asks of the card meanwhile is none of the graph's business; by default
+        # it ends the capture, as happened beside JAX in the benchmark.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             terms = self.train(self.first + self.offsets)
         return graph, terms

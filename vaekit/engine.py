@@ -97,7 +97,7 @@ def make_step(config: SweepConfig, state: State, streams: int) -> Step:
     """
     name = engine_name(config, state.vae.flat.device)
     if name == "triton":
-        count = part_count(state.vae.models, state.vae.flat.device)
+        count = part_count(streams, state.vae.models, state.vae.flat.device)
         if count > 1:
             return Parts(config, state, streams, count)
         return TritonStep(config, state, streams)

@@ -2,8 +2,8 @@
 
 The dataset is held in the process that makes it: as what was measured, as the labelled arrays that
 are made of it, and in part once more while those are written. Beside it a stack is measured, or the
-untrained networks are, on the device. Counts are of what grows with the sweep, and from above; all
-else is a few hundred megabytes at most.
+untrained networks are, on the device; while a card trains, moments wait on the host. Counts are of
+what grows with the sweep, and from above; all else is a few hundred megabytes at most.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from vaekit.axis_scores import labels
 from vaekit.config import ConfigError, SweepConfig
+from vaekit.engine import engine_name
 from vaekit.evaluate import EXAMPLES, LATENT_VALUES, RECONSTRUCTIONS
 from vaekit.machine import free_memory
 from vaekit.model import Architecture
@@ -59,6 +60,10 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
     free, dataset = free_memory(HOST), DATASET_COPIES * sum(dataset_bytes(config).values())
     if dataset > free:
         raise _refusal(config, _longest(config), "the dataset takes", dataset, free, HOST)
+    waiting = host_moment_bytes(config, device, size)
+    if waiting > free - dataset:
+        what = f"moments of {size} models wait in"
+        raise _refusal(config, "stack", what, waiting, free - dataset, HOST)
     left = free - dataset if device.type == "cpu" else free_memory(device)
     grid, draws = grid_bytes(config), draws_bytes(config)
     if grid + draws > left:
@@ -69,6 +74,12 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
         what = "untrained networks are measured in"
         raise _refusal(config, "baseline_seeds", what, baseline, left, device)
     return max(1, min(size, int(left * MEMORY_SHARE) // (grid + draws)))
+
+
+def host_moment_bytes(config: SweepConfig, device: torch.device, size: int) -> int:
+    """Bytes on the host that the moments of a stack take while kernels on a card keep their own."""
+    on_card = device.type == "cuda" and engine_name(config, device) == "triton"
+    return 2 * 4 * Architecture.of(config).parameters * size if on_card else 0
 
 
 def dataset_bytes(config: SweepConfig) -> dict[str, int]:

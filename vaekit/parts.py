@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ from vaekit.step import TritonStep
 from vaekit_kernels import Draw
 
 # At most so many parts, each of so many models at the least. On an H200 a step of 121 default
-# models takes 454 us whole, 423 in two parts, 412 in three, four and six; one of 44 takes 198 and
-# 190, one of 22 takes 124 and 123 (bf16; medians of 15 blocks of a CUDA graph).
+# models takes 454 us whole, 423 in two parts, 412 in three, four and six (tf32: 510, 509, 492, 490,
+# 541); one of 44 takes 198 whole, 190 in halves and 250 in 11, 11 and 22; one of 22 takes 124 and
+# 123. All are in `reports/kernels/h200-parts.md`.
 PARTS, PART_MODELS = 4, 22
 Made = TypeVar("Made")
 
@@ -77,12 +78,15 @@ class Parts:
         streams = [part.stream for part in self.parts if part.stream is not None]
         for stream in streams:
             stream.wait_stream(torch.cuda.current_stream(device))
-        for part in self.parts:
-            # None changes nothing.
-            with torch.cuda.stream(part.stream):
-                made.append(train(part))
-        for stream in streams:
-            torch.cuda.current_stream(device).wait_stream(stream)
+        try:
+            for part in self.parts:
+                # None changes nothing.
+                with torch.cuda.stream(part.stream):
+                    made.append(train(part))
+        finally:
+            # After a failure too: a capture cannot end before, and would hide what failed.
+            for stream in streams:
+                torch.cuda.current_stream(device).wait_stream(stream)
         return made
 
     def save(self, *, moments: bool = True) -> State:
@@ -92,9 +96,19 @@ class Parts:
         return self.state
 
 
-def part_count(models: int, device: torch.device) -> int:
-    """Choose in how many parts a stack trains on a device."""
-    return max(1, min(PARTS, models // PART_MODELS)) if device.type == "cuda" else 1
+# What can be captured in a CUDA graph.
+Replayable: TypeAlias = TritonStep | Parts
+
+
+def part_count(streams: int, models: int, device: torch.device) -> int:
+    """Choose in how many parts a stack of S streams and M models trains on a device."""
+    if device.type != "cuda":
+        return 1
+
+    def smallest(count: int) -> int:
+        return min(part.stop - part.start for _, part in cut(streams, models, count))
+
+    return max(n for n in range(1, PARTS + 1) if n == 1 or smallest(n) >= PART_MODELS)
 
 
 def cut(streams: int, models: int, count: int) -> list[tuple[slice, slice]]:

@@ -168,7 +168,7 @@ def fit_adam(
             x = torch.cat([x, ones.expand(models, len(pick), 1)], dim=-1)
             error = torch.bmm(x, parameters) - targets[..., pick, :]
             gradient = torch.bmm(x.transpose(1, 2), error)
-            # torch.optim.Adam with its defaults, without the seconds that its class takes to load.
+            # torch.optim.Adam with its defaults; the class would load torch's compiler, a second.
             adam(
                 [parameters],
                 [gradient.mul_(2.0 / (len(pick) * height))],

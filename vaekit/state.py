@@ -23,8 +23,8 @@ class State:
 
     Attributes:
         vae: the parameters.
-        exp_avg, exp_avg_sq: Adam's moments, laid out as `vae.flat`; on the host where an engine
-            keeps its own.
+        exp_avg, exp_avg_sq: Adam's moments, laid out as `vae.flat`. An engine that keeps its own
+            leaves these on the host.
         steps: number of updates made, int64 [].
         learning_rate: of each model, float64 [M].
         stopped: the step that stopped each model, int64 [M]; 0 while it trains. A stopped model

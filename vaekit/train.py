@@ -19,7 +19,7 @@ from vaekit.config import SweepConfig
 from vaekit.engine import engine_name, make_step
 from vaekit.errors import DivergedError
 from vaekit.keeper import Keeper
-from vaekit.machine import Behind
+from vaekit.machine import Behind, synchronize
 from vaekit.model import StackedVAE
 from vaekit.products import fast_products
 from vaekit.progress import Progress
@@ -126,13 +126,15 @@ def train(
                     begin = ends[point - 1] if point else 0
                     curves[point] = window / (t - begin)
                     window.zero_()
-                    # Progress is what the device has done, to within a point of the curves.
+                    # Progress is what the device has done, to within two points of the curves.
                     behind()
                     if fail_on_divergence and state.stopped.any():
                         raise divergence(stack, step.save(moments=False).stopped.tolist())
             progress.advance(len(steps) * stack.models)
             leaving = keeper.interrupts.asked is not None
             if leaving or keeper.due() or steps.stop > config.steps:
+                # What is still being trained is no part of a checkpoint's cost.
+                synchronize(device)
                 keeper.save(stack, steps.stop - 1, kept)
             keeper.interrupts.leave_if_asked()
     final = step.save(moments=False)

@@ -78,8 +78,8 @@ _PIXEL_NLL_BACKWARD = Launch(rows=1, cols=2048, warps=4)
 # 0.52 ms, and 0.98 in tiles of 64; tf32x3 0.76, ieee 0.97, without tensor cores). The update
 # waits for memory, so what counts is how many programs fit: `parts` and `registers` leave room for
 # one or two more (bf16 386 us in one part, 298 in two; tf32 337 us without the limit, 285 with).
-# Loading weights and moments ahead of the product, prefetching them into L2, asking L2 to drop them
-# first, and cutting the stack into parts that train side by side were slower or level.
+# Loading weights and moments ahead of the product, prefetching them into L2, and asking L2 to drop
+# them first were slower or level; so were all layers in one launch (`reports/kernels`).
 _STEP = {
     "ieee": {
         "forward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3, registers=128),

@@ -124,7 +124,7 @@ def _xor(word: Tensor, other: Tensor, key: Tensor) -> Tensor:
 def _fits(other: Tensor, word: Tensor) -> bool:
     """Whether a tensor spreads to the shape that words have already.
 
-    By hand: torch.broadcast_shapes loads SymPy, which takes a second of every process.
+    By hand: torch.broadcast_shapes loads SymPy, 0.6 s of every process on two threads of an EPYC.
     """
     lead = word.ndim - other.ndim
     return lead >= 0 and all(

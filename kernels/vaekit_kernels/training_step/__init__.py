@@ -134,11 +134,13 @@ class FusedStep:
             self._finish(nll, kl)
             if self.aside is None:
                 self._weights()
-            else:
-                here = torch.cuda.current_stream(self.device)
-                self.aside.wait_stream(here)
+                return nll, kl
+            here = torch.cuda.current_stream(self.device)
+            self.aside.wait_stream(here)
+            try:
                 with torch.cuda.stream(self.aside):
                     self._weights()
+            finally:
                 here.wait_stream(self.aside)
         return nll, kl
 

@@ -143,7 +143,8 @@ class Memory:
 
         Args:
             kinds: plain layers of the parameters, of exp_avg and of exp_avg_sq: weights
-                [M, in, out] and biases [M, out].
+                [M, in, out] and biases [M, out]. Without the moments, those stay as they are: 0 in
+                new memory.
             steps: number of updates made, int64 [].
         """
         for kind, layers in enumerate(kinds):
@@ -154,7 +155,7 @@ class Memory:
         self.count.copy_(steps.expand(len(self.count)))
 
     def store(self, kinds: Sequence[Sequence[Layer]], steps: Tensor) -> None:
-        """Write the state back; arguments as `load`."""
+        """Write the state back, or the parameters alone; arguments as `load`."""
         for kind, layers in enumerate(kinds):
             for own, plain in self._pairs(layers, kind):
                 plain.copy_(own)
