@@ -45,7 +45,8 @@ class Verdict:
             and the 95 % interval of that.
         noise: |log ratio| of base again over base, the same mean of the sets.
         limit: the ratio that `low` must exceed for a regression.
-        close: whether the ratio is known well enough to say that there is no difference.
+        close: whether the ratio is known well enough to say that there is no difference, even if
+            the interval touches the limit.
     """
 
     ratio: float
@@ -62,7 +63,8 @@ class Verdict:
             return "slower"
         if self.high < 1 / self.limit:
             return "faster"
-        return "no difference" if self.close else "not known"
+        inside = 1 / self.limit <= self.low and self.high <= self.limit
+        return "no difference" if self.close or inside else "not known"
 
 
 WORDS = ("slower", "no difference", "faster", "not known")
