@@ -171,8 +171,8 @@ def demonstration_note(content: dict[str, Any]) -> str:
     said = " to ".join(dict.fromkeys([str(sets[0]), str(sets[-1])]))
     return (
         f"Comparisons by {said} sets of fresh processes and {rounds} rounds of "
-        f"each, of a commit with itself and with a copy of it that does "
-        f"{made['planted_size']:.1%} more work, as measured; judged by the gate's rule of today. "
+        f"each, of a commit with itself and with a copy of it that is "
+        f"{made['planted_size']:.1%} slower, as measured; judged by the gate's rule of today. "
         "Dashes: the limit that an interval must lie above."
     )
 
