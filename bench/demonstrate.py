@@ -31,10 +31,11 @@ SAME, PLANTED = "A/A", "planted 5 %"
 ALARMS, SEEN = 0.05, 0.95
 
 PLACE = Path("kernels", "vaekit_kernels", "__init__.py")
-# How much longer the copy takes, exactly so on any machine: more work of its own would cost more or
-# less beside the rest, as what is in cache differs. One call more in 20 measured 3.2 to 5.6 % from
-# one comparison to the next on two threads of an AMD EPYC, each known to about 1 %.
-SLOWDOWN = 0.05
+# What the copy waits, of the time that it works. What interrupts it costs comes on top: the gate
+# measured 5.2 and 5.2 % with this, 3.7 and 3.6 with 0.03, 6.1 and 5.4 with 0.05 (12 sets each, two
+# threads of an AMD EPYC). Work of its own is no such measure, as what is in cache differs: one call
+# more in 20 was 3.2 to 5.6 % from one comparison to the next, each known to about 1 %.
+WAIT = 0.04
 PLANT = f'''
 
 import time
@@ -43,14 +44,14 @@ _plain, _left = reparameterise, 0.0
 
 
 def reparameterise(mean, logvar, noise, **options):
-    """Draw latents, then wait for a twentieth of the time since the call before this one."""
+    """Draw latents, then wait for a part of the time since the call before this one."""
     global _left
     entered = time.perf_counter()
     found = _plain(mean, logvar, noise, **options)
     returned = time.perf_counter()
     # A longer pause was not spent on work.
     since = _left if entered - _left < 0.01 else entered
-    until = returned + {SLOWDOWN} * (returned - since)
+    until = returned + {WAIT} * (returned - since)
     while time.perf_counter() < until:
         pass
     _left = time.perf_counter()
