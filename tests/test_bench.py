@@ -25,7 +25,7 @@ from bench.bench_estimators import measure, table
 from bench.ceilings import believed, step_flops
 from bench.eager import stacked_autograd
 from bench.jax_peer import jax_elsewhere
-from bench.memory import beyond_one
+from bench.memory import beyond_one, measure_memory
 from bench.peers import COMPILED, PEERS, absent, check, still_agree
 from bench.problem import Problem, default_problem
 from bench.timing import interleave, orders, ratio
@@ -172,6 +172,12 @@ def test_a_larger_stack_takes_more_memory_by_about_what_is_planned() -> None:
         )
     grown, planned = beyond_one(found)["40"]
     assert 0.5 * planned < grown < 1.5 * planned
+
+
+def test_a_process_that_fails_leaves_no_table_of_memory(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(subprocess.CalledProcessError, match=r"bench\.memory"):
+        measure_memory(torch.device("meta"), quick=True)
+    assert "measured" not in capfd.readouterr().out
 
 
 def test_the_parts_of_a_step_are_all_of_it() -> None:

@@ -42,9 +42,11 @@ def test_what_makes_no_sense_is_refused(
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["slower", "no difference", "faster"])
+@pytest.mark.parametrize(
+    ("word", "code"), [("slower", 1), ("no difference", 0), ("faster", 0), ("not known", 2)]
+)
 def test_a_commit_and_a_stored_run_go_each_to_its_own(
-    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    word: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
 
@@ -56,7 +58,7 @@ def test_a_commit_and_a_stored_run_go_each_to_its_own(
     monkeypatch.setattr(cli, "against_stored", judged)
     (tmp_path / "training.json").touch()
     for ref in ("HEAD", str(tmp_path)):
-        assert run(monkeypatch, "--against", ref) == (word == "slower")
+        assert run(monkeypatch, "--against", ref) == code
     assert asked == ["HEAD", tmp_path / "training.json"]
 
 

@@ -193,6 +193,16 @@ def test_a_samples_runs_are_as_many_in_every_process(
     assert found == {name: [[5.0] * ROUNDS] * 2 for name in ORDER}
 
 
+def test_samples_of_other_rounds_have_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They cannot be compared: what a run costs depends on how many came before it."""
+    digest = gate.worker_digest()
+    for module, name in ((paired, "ROUNDS"), (gate, "SECONDS")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, 2 * getattr(module, name))
+            assert gate.worker_digest() != digest
+    assert gate.worker_digest() == digest
+
+
 def test_the_worker_times_the_trees_own_sources(tmp_path: Path) -> None:
     """Here the tree is this one; in an empty folder what is installed must not stand in for it."""
     with gate.workers({NEW: ("here", gate.ROOT)}) as (ready, benchmarks):
