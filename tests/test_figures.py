@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
@@ -80,7 +83,7 @@ def test_every_figure_has_a_title_a_caption_and_a_sentence() -> None:
 def test_every_figure_draws(changes: dict, tmp_path: Path) -> None:
     """Any sweep, whatever it holds, without a warning."""
     made = synthetic_dataset(small_config(**{**TINY, **changes}))
-    for path in write_figures(made, tmp_path):
+    for path in write_figures(made, tmp_path, processes=1):
         assert path.read_bytes().startswith(b"\x89PNG"), path
 
 
@@ -95,7 +98,7 @@ def test_figures_survive_what_training_can_do(tmp_path: Path) -> None:
         made[name] = made[name].where(made["status"] == "ok")
     made["rate"][0, 0] = 3e6
     made["kl"][0, 0] = 1e6
-    assert len(write_figures(made, tmp_path)) == len(FIGURES)
+    assert len(write_figures(made, tmp_path, processes=1)) == len(FIGURES)
 
 
 @pytest.mark.parametrize("name", HEAT_MAPS)
@@ -293,17 +296,59 @@ def test_neighbours_are_written_as_a_range() -> None:
     assert spans(values, np.zeros(5, dtype=bool)) == ""
 
 
+def some_figures(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(figures, "FIGURES", {name: FIGURES[name] for name in names})
+
+
+def test_several_processes_draw_the_same(
+    dataset: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_figures(monkeypatch, "pmi", "rate_distortion", "baseline")
+    alone = write_figures(dataset, tmp_path / "alone", processes=1)
+    together = write_figures(dataset, tmp_path / "together", processes=2)
+    assert [path.name for path in together] == [path.name for path in alone]
+    for one, other in zip(alone, together, strict=True):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_what_fails_in_another_process_fails_here(
+    dataset: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_figures(monkeypatch, "pmi", "rate_distortion")
+    with pytest.raises(KeyError, match="rate"):
+        write_figures(dataset.drop_vars("rate"), tmp_path, processes=2)
+    assert {path.name for path in tmp_path.iterdir()} <= {"pmi.png"}
+
+
+def test_a_script_of_the_users_is_not_run_again(dataset: xr.Dataset, tmp_path: Path) -> None:
+    """It may lack the guard that processes of the standard library want of it."""
+    dataset.to_netcdf(tmp_path / "run.nc")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import xarray as xr\n"
+        "from vaekit.figures import write_figures\n"
+        "print('once')\n"
+        "write_figures(xr.load_dataset('run.nc'), 'figures', processes=2)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        check=True, capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("once\n", "")
+    assert len(list((tmp_path / "figures").iterdir())) == len(FIGURES)
+
+
 def test_a_failed_figure_leaves_the_old_one(
     dataset: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pmi.png").write_bytes(b"old")
 
-    def half(self: Figure, path: Path, **_: object) -> None:
-        path.write_bytes(b"half")
+    def half(self: Figure, file: BytesIO, **_: object) -> None:
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(Figure, "savefig", half)
-    monkeypatch.setattr(figures, "FIGURES", {"pmi": FIGURES["pmi"]})
+    some_figures(monkeypatch, "pmi")
     with pytest.raises(OSError, match="disk full"):
         write_figures(dataset, tmp_path)
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("pmi.png", b"old")]

@@ -15,6 +15,8 @@ from vaekit.config import SweepConfig
 from vaekit.model import StackedVAE
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+# What only those need who go on training.
+MOMENTS = frozenset({"exp_avg", "exp_avg_sq"})
 
 
 @dataclass(frozen=True)

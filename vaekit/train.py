@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from vaekit.model import StackedVAE
 from vaekit.products import fast_products
 from vaekit.progress import Progress
 from vaekit.stack import Stack
-from vaekit.state import State, initial_state
+from vaekit.state import MOMENTS, State, initial_state
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,15 @@ def train(
     curves = torch.full((len(ends), 3, stack.models), torch.nan, device=device)
     trained = {**state.tensors(), "window": window, "curves": curves}
 
+    def names(step: int) -> list[str]:
+        # Nobody goes on from the last step, and moments are two thirds of a checkpoint.
+        return [name for name in trained if step < config.steps or name not in MOMENTS]
+
     def problem(step: int, arrays: Mapping[str, Array]) -> str:
         if step > config.steps:
             return f"holds step {step}; allowed: up to {config.steps}"
-        own = {name: (*tensor.shape, str(tensor.dtype)) for name, tensor in trained.items()}
+        wanted = names(step)
+        own = {name: (*trained[name].shape, str(trained[name].dtype)) for name in wanted}
         held = {name: (*array.shape, f"torch.{array.dtype}") for name, array in arrays.items()}
         return "" if held == own else "holds other tensors than this training's"
 
@@ -111,8 +117,10 @@ def train(
     block = make_block(config, labels, step)
     behind = Behind(device)
 
-    def kept() -> dict[str, Tensor]:
-        return step.save().tensors() | {"window": window, "curves": curves}
+    def kept(t: int) -> dict[str, Tensor]:
+        saved = step.save(moments=t < config.steps).tensors()
+        held = saved | {"window": window, "curves": curves}
+        return {name: held[name] for name in names(t)}
 
     progress.advance(done * stack.models)
     with torch.no_grad(), fast_products(device), keeper.interrupts.defer():
@@ -135,7 +143,7 @@ def train(
             if leaving or keeper.due() or steps.stop > config.steps:
                 # What is still being trained is no part of a checkpoint's cost.
                 synchronize(device)
-                keeper.save(stack, steps.stop - 1, kept)
+                keeper.save(stack, t, partial(kept, t))
             keeper.interrupts.leave_if_asked()
     final = step.save(moments=False)
     nll, kl, loss = curves.cpu().unbind(dim=1)
@@ -152,7 +160,7 @@ def _restore(
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     window.copy_(tensors.pop("window"))
     curves.copy_(tensors.pop("curves"))
-    state.load(tensors)
+    state.load(state.tensors() | tensors)
     return step
 
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from itertools import repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import xarray as xr
+from loky import cpu_count, get_reusable_executor
 from matplotlib.figure import Figure
 
 from vaekit.figures import curves, images, latents, maps, points
 from vaekit.figures.style import Drawer, house_style
-from vaekit.files import whole_file
+from vaekit.files import write_whole
+
+# So many processes draw at most, of some 150 MB each; idle for so long, they end.
+PROCESSES, IDLE_SECONDS = 8, 10
 
 
 class Entry(NamedTuple):
@@ -167,6 +175,14 @@ FIGURES: dict[str, Entry] = {
 }
 
 
+def as_png(made: Figure) -> bytes:
+    """Render a figure as the content of a PNG file."""
+    content = BytesIO()
+    with house_style():
+        made.savefig(content, format="png", metadata={"Software": None})
+    return content.getvalue()
+
+
 def save_figure(made: Figure, path: Path | str) -> None:
     """Write a figure as PNG, whole or not at all.
 
@@ -174,24 +190,49 @@ def save_figure(made: Figure, path: Path | str) -> None:
         made: the figure.
         path: the file; its directory must exist.
     """
-    with house_style(), whole_file(path) as temporary:
-        made.savefig(temporary, format="png", metadata={"Software": None})
+    write_whole(path, as_png(made))
 
 
-def write_figures(dataset: xr.Dataset, directory: Path | str) -> list[Path]:
+def write_figures(
+    dataset: xr.Dataset, directory: Path | str, *, processes: int | None = None
+) -> list[Path]:
     """Draw every figure of the registry into a directory.
 
     Args:
         dataset: as `open_results` gives it.
         directory: is made if it is not there.
+        processes: that draw, as matplotlib does so in one thread; 1 is this one alone. None: one
+            for each core, up to `PROCESSES`.
 
     Returns:
         The files, one NAME.png for each figure, in the registry's order.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, entry in FIGURES.items():
-        paths.append(directory / f"{name}.png")
-        save_figure(entry.draw(dataset), paths[-1])
+    paths = [directory / f"{name}.png" for name in FIGURES]
+    count = min(processes or min(PROCESSES, cpu_count()), len(paths))
+    with _mapping(count) as mapped:
+        drawn = mapped(_drawn, repeat(dataset), FIGURES)
+        for path, content in zip(paths, drawn, strict=True):
+            write_whole(path, content)
     return paths
+
+
+def _drawn(dataset: xr.Dataset, name: str) -> bytes:
+    """Draw a figure of the registry, by its name: it is what another process can be told."""
+    return as_png(FIGURES[name].draw(dataset))
+
+
+@contextmanager
+def _mapping(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Give what `map` does in this process, or in so many others, which the next call finds."""
+    if processes == 1:
+        yield map
+        return
+    # Unlike the standard library's, its processes do not run the user's script again.
+    pool = get_reusable_executor(processes, timeout=IDLE_SECONDS)
+    try:
+        yield pool.map
+    except BaseException:
+        pool.shutdown(kill_workers=True)
+        raise
