@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 from bench.ceilings import memory_rate, product_rate
 from bench.demonstrate import PLANTED, SAME
 from bench.paired import judge
+from bench.parts import by_short_name
 from bench.peers import OURS, OURS_AGAIN, OWN
 from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style, new_figure
 
 PEER_MARKERS = "x+v^<>Dsph"
+# Times that differ by more have a logarithmic axis.
+WIDE = 100
 LOOKS = {"reference": ("o", MUTED), "torch": ("D", ACCENT), "compile": ("^", INK)}
 
 
@@ -70,8 +73,11 @@ def scaling(content: dict[str, Any]) -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_xticks(models, [str(count) for count in models])
         ax.minorticks_off()
-        highest = max(*others.values(), *(row["ms_per_model_step"] for row in curve.values()))
-        ax.set_ylim(0, 1.06 * highest)
+        times = [*others.values(), *_times(curve)]
+        if max(times) > WIDE * min(times):
+            _decades(ax, times)
+        else:
+            ax.set_ylim(0, 1.06 * max(times))
         ax.grid(axis="y")
         ax.set_xlabel("models in the stack")
         ax.set_ylabel("ms per model-step")
@@ -98,12 +104,8 @@ def _axis(curve: dict[str, Any], title: str, label: str) -> Figure:
         ax = made.subplots()
         _engine_and_floor(ax, places, curve)
         ax.set_xscale("log", base=2)
-        ax.set_yscale("log")
         ax.set_xticks(places, list(curve))
-        ticks = [scale * tick for scale in (1e-3, 1e-2, 0.1, 1, 10) for tick in (1, 2, 5)] + [100]
-        times = [row[key] for row in curve.values() for key in ("ms_per_model_step", "floor_ms")]
-        shown = [tick for tick in ticks if min(times) / 2 <= tick <= 2 * max(times)]
-        ax.set_yticks(shown, [f"{tick:g}" for tick in shown])
+        _decades(ax, _times(curve))
         ax.minorticks_off()
         ax.grid(axis="y")
         ax.set_xlabel(label)
@@ -111,6 +113,18 @@ def _axis(curve: dict[str, Any], title: str, label: str) -> Figure:
         ax.legend(loc="upper left")
         heading(ax, f"Cost of a model-step against {title}", "11 models; both axes logarithmic")
     return made
+
+
+def _times(curve: dict[str, Any]) -> list[float]:
+    return [row[key] for row in curve.values() for key in ("ms_per_model_step", "floor_ms")]
+
+
+def _decades(ax: Axes, times: list[float]) -> None:
+    """Make the upright axis logarithmic, with round values written out."""
+    ticks = [scale * tick for scale in (1e-3, 1e-2, 0.1, 1, 10) for tick in (1, 2, 5)] + [100]
+    shown = [tick for tick in ticks if min(times) / 2 <= tick <= 2 * max(times)]
+    ax.set_yscale("log")
+    ax.set_yticks(shown, [f"{tick:g}" for tick in shown])
 
 
 def _engine_and_floor(ax: Axes, places: list[int], curve: dict[str, Any]) -> None:
@@ -147,7 +161,7 @@ def memory(content: dict[str, Any]) -> Figure:
 
 def parts(content: dict[str, Any]) -> Figure:
     """Share of each part of a step."""
-    seconds = content["parts"]["seconds"]
+    seconds = by_short_name(content["parts"]["seconds"])
     with house_style():
         made = new_figure(7.0, 0.34 * len(seconds) + 1.1)
         ax = made.subplots()
@@ -155,7 +169,8 @@ def parts(content: dict[str, Any]) -> Figure:
         total = sum(middles.values())
         for place, (name, middle) in enumerate(reversed(middles.items())):
             share = 100 * middle / total
-            ax.barh(place, share, height=0.62, color=ACCENT if name == "products" else RULE)
+            first = place == len(middles) - 1
+            ax.barh(place, share, height=0.62, color=ACCENT if first else RULE)
             low, high = (100 * np.quantile(seconds[name], q) / total for q in (0.2, 0.8))
             ax.plot([low, high], [place, place], color=INK, linewidth=1.2)
             ax.annotate(

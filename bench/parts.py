@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,16 @@ def by_kernel(windows: list[list[FunctionEvent]], steps: int) -> dict[str, list[
     ranked = sorted(found, key=lambda name: sum(found[name]), reverse=True)
     rest = [sum(row) for row in zip(*(found[name] for name in ranked[KERNELS:]), strict=True)]
     return {name: found[name] for name in ranked[:KERNELS]} | ({OTHERS: rest} if rest else {})
+
+
+def by_short_name(seconds: Mapping[str, list[float]]) -> dict[str, list[float]]:
+    """Add up what differs only in a kernel's template arguments, which can fill a page."""
+    found: dict[str, list[float]] = {}
+    for name, windows in seconds.items():
+        short = name.partition("<")[0].rpartition("::")[2]
+        before = found.get(short, [0.0] * len(windows))
+        found[short] = [sum(pair) for pair in zip(before, windows, strict=True)]
+    return found
 
 
 def watch(windows: int, device: torch.device = CPU) -> dict[str, Any]:
@@ -169,9 +180,10 @@ def measure_parts(device: torch.device, *, quick: bool) -> dict[str, Any]:
     if done.returncode:
         raise BenchError(f"the profile of a step failed:\n{done.stderr}")
     found: dict[str, Any] = json.loads(done.stdout)
-    total = sum(statistics.median(seconds) for seconds in found["seconds"].values())
+    rows = by_short_name(found["seconds"])
+    total = sum(statistics.median(seconds) for seconds in rows.values())
     print(f"\nwhat a step of {found['models']} models goes to: ms, share of what was watched\n")
-    for name, seconds in found["seconds"].items():
+    for name, seconds in rows.items():
         middle = statistics.median(seconds)
         print(f"{name:28}{middle * 1e3:10.3f}{middle / total:10.0%}")
     unwatched = statistics.median(found["unwatched_seconds"])

@@ -138,8 +138,8 @@ SECTIONS = (
         "parts",
         "Where a step goes",
         "parts",
-        "By PyTorch's profiler, which costs a microsecond or two an operation; images and noise "
-        "are drawn for several steps at once.",
+        "With float32 products, by PyTorch's profiler, which costs a microsecond or two an "
+        "operation; images and noise are drawn for several steps at once.",
         figures.parts,
         tables.part_rows,
     ),

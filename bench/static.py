@@ -62,11 +62,13 @@ def measure_resources(*, quick: bool) -> dict[str, Any]:
 def resource_note(content: dict[str, Any]) -> str:
     """Say what the table is, and what differs from the baseline here."""
     found = content["resources"]
-    lines = "; ".join(found["differences"]) or "none differs from it"
+    lines = found["differences"]
+    differ = f"{len(lines)} differ from it, of which the first is {lines[0]}" if lines else ""
     return (
         "Read from binaries that were cross-compiled without a card: resources, not speeds. The "
         "committed baseline is reports/kernels/resources.md. This run built "
-        f"{found['binaries']} binaries with Triton {found['triton']}: {lines}."
+        f"{found['binaries']} binaries with Triton {found['triton']}: "
+        f"{differ or 'none differs from it'}."
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from bench.demonstrate import count
 from bench.memory import beyond_one
 from bench.paired import NEW, WORDS
+from bench.parts import by_short_name
 
 Rows = list[list[str]]
 # A row whose times spread by more, from the 20 % that are lower to the 20 % that are higher, is
@@ -88,7 +89,8 @@ def memory_rows(content: dict[str, Any]) -> Rows:
 def part_rows(content: dict[str, Any]) -> Rows:
     """The table of what a step goes to."""
     parts = content["parts"]
-    middles = {name: statistics.median(found) for name, found in parts["seconds"].items()}
+    rows = by_short_name(parts["seconds"])
+    middles = {name: statistics.median(seconds) for name, seconds in rows.items()}
     total = sum(middles.values())
     found = [["", "ms a step", "share"]]
     found += [[name, f"{ms * 1e3:.3f}", f"{ms / total:.0%}"] for name, ms in middles.items()]

@@ -461,6 +461,17 @@ MUTANTS: dict[str, Mutant] = {
         (Edit(_FRESH, '("recovery_r2_few", BASELINE_DRAWS)', '("recovery_r2_few", 10**9)'),),
         (_T + "evaluate.py::test_the_untrained_recover_less_the_more_the_data_are_biased",),
     ),
+    "bernoulli-with-a-kink-at-zero": Mutant(
+        "the Bernoulli definition has a slope of 1 where the output is 0",
+        (
+            Edit(
+                "kernels/vaekit_kernels/reference.py",
+                "(-torch.nn.functional.logsigmoid(-a) - a * x)",
+                "(a.clamp(min=0.0) + torch.log1p(torch.exp(-a.abs())) - a * x)",
+            ),
+        ),
+        (_T + "reference.py::test_the_slope_of_the_bernoulli_nll_has_no_kink_at_zero",),
+    ),
     "bernoulli-boundary-at-the-gaussians": Mutant(
         "the Bernoulli boundary has the Fisher information of the decoder's variance",
         (
@@ -663,8 +674,8 @@ MUTANTS: dict[str, Mutant] = {
         (
             Edit(
                 "vaekit/train.py",
-                "    state.load(tensors)\n",
-                "    state.load(tensors)\n    state.exp_avg.zero_()\n",
+                "    state.load(state.tensors() | tensors)\n",
+                "    state.load(state.tensors() | tensors)\n    state.exp_avg.zero_()\n",
             ),
         ),
         (_T + "resume.py::test_a_run_that_was_asked_to_leave_goes_on_to_the_same_bits[4]",),

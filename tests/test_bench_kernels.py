@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -59,11 +60,17 @@ def test_a_wrong_implementation_is_refused_before_any_timing() -> None:
 def test_a_definition_that_cannot_be_compiled_has_its_reason() -> None:
     """Torch 2.11 makes no kernel of the generator's integers: that row goes without its peer."""
 
-    def broken(**_: torch.Tensor) -> None:
-        raise TorchDynamoException("out of range\nand more")
+    def broken(words: str) -> Callable[..., None]:
+        def run(**_: torch.Tensor) -> None:
+            raise TorchDynamoException(words)
+
+        return run
 
     assert bench_kernels.refused(small(), reference.pixel_nll) == ""
-    assert bench_kernels.refused(small(), broken) == "out of range"
+    assert bench_kernels.refused(small(), broken("out of range\nand more")) == "out of range"
+    inner = "Traceback:\n  line 3\nOverflowError: too large\n\nSet a variable for more"
+    outer = f"SubprocException: An exception occurred in a subprocess:\n\n{inner}"
+    assert bench_kernels.refused(small(), broken(outer)) == "OverflowError: too large"
 
 
 def test_a_wrong_kernel_prints_nothing(

@@ -84,6 +84,14 @@ def test_bernoulli_nll_is_the_density_and_stays_finite() -> None:
     assert pixel_nll(extreme, extreme * 0, likelihood="bernoulli").item() == 1000
 
 
+def test_the_slope_of_the_bernoulli_nll_has_no_kink_at_zero() -> None:
+    """Of millions of normals one is 0, where max(a, 0) and |a| have no slope of their own."""
+    output = torch.tensor([[[0.0, -0.0, 1e-30, -1e-30]]], requires_grad=True)
+    nll = pixel_nll(output, torch.full((1, 1, 4), 0.25), likelihood="bernoulli")
+    (slope,) = torch.autograd.grad(nll.sum(), output)
+    torch.testing.assert_close(slope, torch.full_like(slope, 0.5 - 0.25))
+
+
 def test_the_least_bernoulli_nll_is_the_entropy_of_the_image() -> None:
     image = torch.rand(1, 1, 50, dtype=torch.float64, generator=GENERATOR)
     entropy = -(image * image.log() + (1 - image) * (1 - image).log()).sum()

@@ -146,6 +146,7 @@ def pixel_nll(
         nll = (x - y).square().sum(-1) / (2.0 * decoder_variance)
         nll = nll + 0.5 * pixels * math.log(2.0 * math.pi * decoder_variance)
     else:
-        # max(a, 0) + ln(1 + exp(-|a|)) is softplus without overflow at either end.
-        nll = (a.clamp(min=0.0) + torch.log1p(torch.exp(-a.abs())) - a * x).sum(-1)
+        # -ln sigmoid(-a) is softplus without overflow at either end, of slope 1/2 at 0, where that
+        # of max(a, 0) + ln(1 + exp(-|a|)), the same value, would be 1.
+        nll = (-torch.nn.functional.logsigmoid(-a) - a * x).sum(-1)
     return nll.reshape(models, batch)
