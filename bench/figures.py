@@ -106,7 +106,6 @@ def _axis(curve: dict[str, Any], title: str, label: str) -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_xticks(places, list(curve))
         _decades(ax, _times(curve))
-        ax.minorticks_off()
         ax.grid(axis="y")
         ax.set_xlabel(label)
         ax.set_ylabel("ms per model-step")
@@ -125,6 +124,7 @@ def _decades(ax: Axes, times: list[float]) -> None:
     shown = [tick for tick in ticks if min(times) / 2 <= tick <= 2 * max(times)]
     ax.set_yscale("log")
     ax.set_yticks(shown, [f"{tick:g}" for tick in shown])
+    ax.minorticks_off()
 
 
 def _engine_and_floor(ax: Axes, places: list[int], curve: dict[str, Any]) -> None:
