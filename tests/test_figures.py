@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -309,33 +307,6 @@ def test_several_processes_draw_the_same(
     assert [path.name for path in together] == [path.name for path in alone]
     for one, other in zip(alone, together, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
-
-
-def test_what_fails_in_another_process_fails_here(
-    dataset: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    some_figures(monkeypatch, "pmi", "rate_distortion")
-    with pytest.raises(KeyError, match="rate"):
-        write_figures(dataset.drop_vars("rate"), tmp_path, processes=2)
-    assert {path.name for path in tmp_path.iterdir()} <= {"pmi.png"}
-
-
-def test_a_script_of_the_users_is_not_run_again(dataset: xr.Dataset, tmp_path: Path) -> None:
-    """It may lack the guard that processes of the standard library want of it."""
-    dataset.to_netcdf(tmp_path / "run.nc")
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import xarray as xr\n"
-        "from vaekit.figures import write_figures\n"
-        "print('once')\n"
-        "write_figures(xr.load_dataset('run.nc'), 'figures', processes=2)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(script)],
-        check=True, capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert (done.stdout, done.stderr) == ("once\n", "")
-    assert len(list((tmp_path / "figures").iterdir())) == len(FIGURES)
 
 
 def test_a_failed_figure_leaves_the_old_one(

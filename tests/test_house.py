@@ -25,7 +25,7 @@ EVERYWHERE = ("vaekit", "kernels", "bench", "tests")
 # itself). A new module gets a place here.
 LAYERS = (
     {"compiler", "config", "digest", "errors", "host", "interrupt"}
-    | {"probe", "products", "progress", "theory"},
+    | {"probe", "processes", "products", "progress", "theory"},
     {"files"},
     {"checkpoint", "data", "machine", "metrics", "model", "results"},
     {"estimators", "objective", "state"},

@@ -1,11 +1,13 @@
-"""Memory of the machine that this process may still have: the machine's, or its control group's.
+"""What this process may have of the machine: its cores, and the memory that is still free.
 
-Linux bounds a process by its control group and by every one above it (containers, batch systems).
-Files that are cached count as used there, and are given up as soon as memory is asked for.
+Linux bounds the memory of a process by its control group and by every one above it (containers,
+batch systems). Files that are cached count as used there, and are given up as soon as memory is
+asked for.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,13 @@ VERSION_1 = (
     "memory.usage_in_bytes",
     ("total_active_file", "total_inactive_file"),
 )
+
+
+def cores() -> int:
+    """Number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def free_bytes(root: Path = Path("/")) -> int:

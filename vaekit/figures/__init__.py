@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from io import BytesIO
-from itertools import repeat
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xarray as xr
-from loky import cpu_count, get_reusable_executor
 from matplotlib.figure import Figure
 
 from vaekit.figures import curves, images, latents, maps, points
 from vaekit.figures.style import Drawer, house_style
 from vaekit.files import write_whole
+from vaekit.host import cores
+from vaekit.processes import elsewhere
 
-# So many processes draw at most, of some 150 MB each; idle for so long, they end.
-PROCESSES, IDLE_SECONDS = 8, 10
+# So many processes draw at most, of some 150 MB each.
+PROCESSES = 8
 
 
 class Entry(NamedTuple):
@@ -210,29 +208,13 @@ def write_figures(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png" for name in FIGURES]
-    count = min(processes or min(PROCESSES, cpu_count()), len(paths))
-    with _mapping(count) as mapped:
-        drawn = mapped(_drawn, repeat(dataset), FIGURES)
-        for path, content in zip(paths, drawn, strict=True):
-            write_whole(path, content)
+    count = min(processes or min(PROCESSES, cores()), len(paths))
+    drawn = elsewhere(drawn_of, dataset, list(FIGURES), count)
+    for path, content in zip(paths, drawn, strict=True):
+        write_whole(path, content)
     return paths
 
 
-def _drawn(dataset: xr.Dataset, name: str) -> bytes:
-    """Draw a figure of the registry, by its name: it is what another process can be told."""
+def drawn_of(dataset: xr.Dataset, name: str) -> bytes:
+    """Draw a figure of the registry, by its name: that is what another process can be told."""
     return as_png(FIGURES[name].draw(dataset))
-
-
-@contextmanager
-def _mapping(processes: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """Give what `map` does in this process, or in so many others, which the next call finds."""
-    if processes == 1:
-        yield map
-        return
-    # Unlike the standard library's, its processes do not run the user's script again.
-    pool = get_reusable_executor(processes, timeout=IDLE_SECONDS)
-    try:
-        yield pool.map
-    except BaseException:
-        pool.shutdown(kill_workers=True)
-        raise

@@ -1,0 +1,127 @@
+"""Work that several processes do: the same as one does, and nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import psutil
+import pytest
+
+from vaekit.processes import elsewhere
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+def told(given: str, name: str) -> tuple[str, int]:
+    return given + name, os.getpid()
+
+
+def failing(given: str, name: str) -> str:
+    if name == given:
+        raise KeyError(f"no {name}")
+    return name
+
+
+def leaving(given: int, name: str) -> str:
+    if name == "b":
+        os._exit(given)
+    return name
+
+
+def warning(given: str, name: str) -> str:
+    warnings.warn(given, UserWarning, stacklevel=1)
+    return name
+
+
+@pytest.mark.parametrize("processes", [1, 2, 5])
+def test_the_answers_come_in_the_order_of_the_names(processes: int) -> None:
+    words, where = zip(*elsewhere(told, "x", NAMES, processes), strict=True)
+    assert words == ("xa", "xb", "xc", "xd", "xe")
+    assert len(set(where)) == processes
+    assert (os.getpid() in where) == (processes == 1)
+
+
+def test_what_fails_there_fails_here(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError, match="worked on b, d ended with code 1; what it printed"):
+        elsewhere(failing, "d", NAMES, 2)
+    assert "KeyError: 'no d'" in capfd.readouterr().err
+
+
+def test_a_process_that_ends_is_told_of() -> None:
+    with pytest.raises(RuntimeError, match="worked on b, d ended with code 3"):
+        elsewhere(leaving, 3, NAMES, 2)
+
+
+def test_the_users_warnings_are_there_too(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from test_processes import elsewhere, warning\n"
+        "elsewhere(warning, 'odd', ['a', 'b'], 2)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(Path(__file__).parent)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "\nUserWarning: odd\n" in done.stderr
+
+
+# A script as a user may write it, without a guard against being run again.
+SCRIPT = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from test_processes import elsewhere, slow
+print("begun", flush=True)
+elsewhere(slow, float(sys.argv[2]), ["a", "b"], 2)
+print("done")
+"""
+
+
+def slow(given: float, name: str) -> str:
+    time.sleep(given)
+    return name
+
+
+def begin(folder: Path, seconds: float) -> subprocess.Popen[str]:
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    return subprocess.Popen(
+        [sys.executable, str(script), str(Path(__file__).parent), str(seconds)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def test_a_script_of_the_users_is_run_once(tmp_path: Path) -> None:
+    out, errors = begin(tmp_path, 0.0).communicate()
+    assert (out, errors) == ("begun\ndone\n", "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no groups of processes to interrupt")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_of_a_process_that_was_stopped(
+    tmp_path: Path, kind: signal.Signals
+) -> None:
+    """Where all are interrupted, from a keyboard, or the one that asked is killed."""
+    process = begin(tmp_path, 3.0)
+    assert process.stdout
+    assert process.stderr
+    assert process.stdout.readline() == "begun\n"
+    children: list[psutil.Process] = []
+    while len(children) < 2:
+        time.sleep(0.05)
+        children = psutil.Process(process.pid).children()
+    # Until they have been told what to do.
+    time.sleep(2.0)
+    if kind == signal.SIGINT:
+        os.killpg(process.pid, kind)
+    else:
+        process.kill()
+    _, errors = process.communicate()
+    assert process.returncode
+    assert psutil.wait_procs(children, timeout=10.0)[1] == []
+    # Of the script alone, which says nothing of an interrupt itself.
+    assert errors.count("Traceback") == (kind == signal.SIGINT)
