@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from vaekit.parts import PART_MODELS, PARTS, cut, part_count
+from vaekit.parts import PART_MODELS, MOST_PARTS, cut, part_count
 
 
 @pytest.mark.parametrize("streams", [1, 2, 3, 11])
@@ -29,8 +29,8 @@ def test_only_a_large_stack_on_a_card_is_cut() -> None:
     assert part_count(1, 1000, torch.device("cpu")) == 1
     assert [part_count(1, models, card) for models in (1, 2 * PART_MODELS - 1)] == [1, 1]
     assert part_count(1, 2 * PART_MODELS, card) == 2
-    assert part_count(1, 1000, card) == PARTS
-    assert part_count(11, 121, card) == part_count(33, 363, card) == PARTS
+    assert part_count(1, 1000, card) == MOST_PARTS
+    assert part_count(11, 121, card) == part_count(33, 363, card) == MOST_PARTS
 
 
 def test_no_part_is_left_small() -> None:

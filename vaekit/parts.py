@@ -24,7 +24,7 @@ from vaekit_kernels import Draw
 # models takes 454 us whole, 423 in two parts, 412 in three, four and six (tf32: 510, 509, 492, 490,
 # 541); one of 44 takes 198 whole, 190 in halves and 250 in 11, 11 and 22; one of 22 takes 124 and
 # 123. All are in `reports/kernels/h200-parts.md`.
-PARTS, PART_MODELS = 4, 22
+MOST_PARTS, PART_MODELS = 4, 22
 Made = TypeVar("Made")
 
 
@@ -108,7 +108,7 @@ def part_count(streams: int, models: int, device: torch.device) -> int:
     def smallest(count: int) -> int:
         return min(part.stop - part.start for _, part in cut(streams, models, count))
 
-    return max(n for n in range(1, PARTS + 1) if n == 1 or smallest(n) >= PART_MODELS)
+    return max(n for n in range(1, MOST_PARTS + 1) if n == 1 or smallest(n) >= PART_MODELS)
 
 
 def cut(streams: int, models: int, count: int) -> list[tuple[slice, slice]]:
