@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from vaekit.parts import PART_MODELS, MOST_PARTS, cut, part_count
+from vaekit.parts import MOST_PARTS, PART_MODELS, cut, part_count
 
 
 @pytest.mark.parametrize("streams", [1, 2, 3, 11])
