@@ -169,8 +169,8 @@ def parts(content: dict[str, Any]) -> Figure:
         total = sum(middles.values())
         for place, (name, middle) in enumerate(reversed(middles.items())):
             share = 100 * middle / total
-            first = place == len(middles) - 1
-            ax.barh(place, share, height=0.62, color=ACCENT if first else RULE)
+            most = middle == max(middles.values())
+            ax.barh(place, share, height=0.62, color=ACCENT if most else RULE)
             low, high = (100 * np.quantile(seconds[name], q) / total for q in (0.2, 0.8))
             ax.plot([low, high], [place, place], color=INK, linewidth=1.2)
             ax.annotate(

@@ -8,6 +8,7 @@ operation, which falls to the small ones. On a card it is the card's own time, b
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -84,7 +85,8 @@ def by_short_name(seconds: Mapping[str, list[float]]) -> dict[str, list[float]]:
     """Add up what differs only in a kernel's template arguments, which can fill a page."""
     found: dict[str, list[float]] = {}
     for name, windows in seconds.items():
-        short = name.partition("<")[0].rpartition("::")[2]
+        plain = name.replace("(anonymous namespace)::", "").removeprefix("void ")
+        short = re.split("[<(]", plain)[0].rpartition("::")[2]
         before = found.get(short, [0.0] * len(windows))
         found[short] = [sum(pair) for pair in zip(before, windows, strict=True)]
     return found

@@ -60,10 +60,10 @@ def measure_resources(*, quick: bool) -> dict[str, Any]:
 
 
 def resource_note(content: dict[str, Any]) -> str:
-    """Say what the table is, and what differs from the baseline here."""
+    """Say what the table is, and how much differs from the baseline; the samples hold all of it."""
     found = content["resources"]
     lines = found["differences"]
-    differ = f"{len(lines)} differ from it, of which the first is {lines[0]}" if lines else ""
+    differ = f"{len(lines)} differences from it, the first of which is {lines[0]}" if lines else ""
     return (
         "Read from binaries that were cross-compiled without a card: resources, not speeds. The "
         "committed baseline is reports/kernels/resources.md. This run built "

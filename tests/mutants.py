@@ -680,6 +680,17 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "resume.py::test_a_run_that_was_asked_to_leave_goes_on_to_the_same_bits[4]",),
     ),
+    "last-checkpoint-with-moments": Mutant(
+        "the last checkpoint of a training holds what nobody goes on with",
+        (
+            Edit(
+                "vaekit/train.py",
+                "if step < config.steps or name not in MOMENTS]",
+                "]",
+            ),
+        ),
+        (_T + "resume.py::test_a_divergence_from_before_is_a_failure_too[trained]",),
+    ),
     "resumed-without-its-window": Mutant(
         "a run that goes on forgets the losses of the window it was in",
         (

@@ -213,12 +213,19 @@ def test_kernels_of_one_name_are_one_row() -> None:
     found = parts.by_short_name(
         {
             "void at::native::copy<4, at::Float>(int)": [1.0, 2.0],
-            "void at::native::(anonymous namespace)::copy<2>(at::Size<8>)": [3.0, 4.0],
+            "void at::native::(anonymous namespace)::copy<2>(at::Size<8>)": [3.0, 3.0],
+            "void copy<float>(int)": [0.0, 1.0],
+            "at::native::fill(at::Tensor)": [9.0, 9.0],
             "weights_kernel": [5.0, 6.0],
             parts.OTHERS: [7.0, 8.0],
         }
     )
-    assert found == {"copy": [4.0, 6.0], "weights_kernel": [5.0, 6.0], parts.OTHERS: [7.0, 8.0]}
+    assert found == {
+        "copy": [4.0, 6.0],
+        "fill": [9.0, 9.0],
+        "weights_kernel": [5.0, 6.0],
+        parts.OTHERS: [7.0, 8.0],
+    }
 
 
 def test_everything_is_measured_on_the_one_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,7 @@ def test_operations_are_on_the_page_with_their_roof(tmp_path: Path) -> None:
     ("differences", "words"),
     [
         ([], "with Triton 3: none differs from it."),
-        (["a: 1 -> 2", "b"], "3: 2 differ from it, of which the first is a: 1 -&gt; 2."),
+        (["a: 1 -> 2", "b"], "3: 2 differences from it, the first of which is a: 1 -&gt; 2."),
     ],
 )
 def test_the_kernels_table_is_what_the_run_measured(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,8 +17,10 @@ from matplotlib.patches import Rectangle
 
 from synthetic import small_config, synthetic_dataset
 from vaekit import figures
+from vaekit.errors import RunError
 from vaekit.figures import FIGURES, curves, heatmap, images, maps, save_figure, write_figures
 from vaekit.figures.style import ink_on, sequence, spans
+from vaekit.processes import elsewhere
 
 HEAT_MAPS = (
     "pmi",
@@ -307,6 +310,38 @@ def test_several_processes_draw_the_same(
     assert [path.name for path in together] == [path.name for path in alone]
     for one, other in zip(alone, together, strict=True):
         assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_a_figure_that_another_process_cannot_draw(
+    dataset: xr.Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    some_figures(monkeypatch, "pmi", "rate_distortion")
+    with pytest.raises(RunError, match="worked on rate_distortion ended with code 1"):
+        write_figures(dataset.drop_vars("rate"), tmp_path, processes=2)
+    assert "KeyError" in capfd.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_more_processes_draw_than_there_is_memory_for(
+    dataset: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some_figures(monkeypatch, "pmi", "rate_distortion", "baseline")
+    monkeypatch.setattr(figures, "cores", lambda: 64)
+    asked: list[int] = []
+
+    def alone(*given: Any) -> list[bytes]:
+        asked.append(given[-1])
+        return elsewhere(*given[:-1], 1)
+
+    monkeypatch.setattr(figures, "elsewhere", alone)
+    each = figures.PROCESS_BYTES + figures.DATASET_COPIES * dataset.nbytes
+    for free, wanted in ((0, 1), (2.5 * each, 2), (100 * each, 3)):
+        monkeypatch.setattr(figures, "free_bytes", lambda free=free: int(free))
+        write_figures(dataset, tmp_path)
+        assert asked[-1] == wanted
 
 
 def test_a_failed_figure_leaves_the_old_one(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vaekit import files, host, machine
-from vaekit.host import free_bytes
+from vaekit.host import cores, free_bytes
 
 FREE = 1000
 
@@ -84,3 +84,39 @@ def test_all_who_ask_for_free_memory_are_told_of_it(monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="takes 78 bytes, and 77 are free"):
         files.check_fits(Path("file"), 78)
     files.check_fits(Path("file"), 77)
+
+
+@pytest.mark.parametrize(("version", "line"), [(2, "0::"), (1, "4:cpu,cpuacct:")])
+def test_a_group_may_allow_less_time_than_there_are_cores(
+    tmp_path: Path, version: int, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert cores(tmp_path) == 8
+    belongs(tmp_path, "3:memory:/x", f"{line}/a/b")
+    assert cores(tmp_path) == 8
+
+    def allow(place: str, quota: str) -> None:
+        folder = tmp_path / "sys/fs/cgroup" / ("cpu" if version == 1 else "") / place
+        folder.mkdir(parents=True, exist_ok=True)
+        if version == 1:
+            (folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+            (folder / "cpu.cfs_period_us").write_text("100000\n")
+        else:
+            (folder / "cpu.max").write_text(f"{quota} 100000\n")
+
+    allow("a/b", "max" if version == 2 else "-1")
+    assert cores(tmp_path) == 8
+    allow("a", "250000")
+    assert cores(tmp_path) == 2
+    allow("a/b", "50000")
+    assert cores(tmp_path) == 1
+
+
+def test_where_no_affinity_is_known_all_cores_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(host.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(host.os, "cpu_count", lambda: 6)
+    assert cores(tmp_path) == 6
+    monkeypatch.setattr(host.os, "cpu_count", lambda: None)
+    assert cores(tmp_path) == 1

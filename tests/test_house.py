@@ -25,8 +25,8 @@ EVERYWHERE = ("vaekit", "kernels", "bench", "tests")
 # itself). A new module gets a place here.
 LAYERS = (
     {"compiler", "config", "digest", "errors", "host", "interrupt"}
-    | {"probe", "processes", "products", "progress", "theory"},
-    {"files"},
+    | {"probe", "products", "progress", "theory"},
+    {"files", "processes"},
     {"checkpoint", "data", "machine", "metrics", "model", "results"},
     {"estimators", "objective", "state"},
     {"adam"},

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
+from vaekit.errors import RunError
 from vaekit.processes import elsewhere
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -48,13 +50,13 @@ def test_the_answers_come_in_the_order_of_the_names(processes: int) -> None:
 
 
 def test_what_fails_there_fails_here(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(RuntimeError, match="worked on b, d ended with code 1; what it printed"):
+    with pytest.raises(RunError, match="worked on b, d ended with code 1; what it printed"):
         elsewhere(failing, "d", NAMES, 2)
     assert "KeyError: 'no d'" in capfd.readouterr().err
 
 
 def test_a_process_that_ends_is_told_of() -> None:
-    with pytest.raises(RuntimeError, match="worked on b, d ended with code 3"):
+    with pytest.raises(RunError, match="worked on b, d ended with code 3"):
         elsewhere(leaving, 3, NAMES, 2)
 
 
@@ -72,56 +74,81 @@ def test_the_users_warnings_are_there_too(tmp_path: Path) -> None:
 
 # A script as a user may write it, without a guard against being run again.
 SCRIPT = """
-import sys, time
+import sys
 sys.path.insert(0, sys.argv[1])
 from test_processes import elsewhere, slow
 print("begun", flush=True)
-elsewhere(slow, float(sys.argv[2]), ["a", "b"], 2)
+elsewhere(slow, (sys.argv[2], float(sys.argv[3])), ["a", "b"], 2)
 print("done")
 """
 
 
-def slow(given: float, name: str) -> str:
-    time.sleep(given)
+def slow(given: tuple[str, float], name: str) -> str:
+    """Tell in a folder that it has begun, then take so many seconds."""
+    folder, seconds = given
+    Path(folder, name).touch()
+    time.sleep(seconds)
     return name
 
 
 def begin(folder: Path, seconds: float) -> subprocess.Popen[str]:
     script = folder / "script.py"
     script.write_text(SCRIPT)
+    # No module of anyone's who works in this folder.
+    (folder / "pickle.py").write_text("raise SystemExit('a file of the user')")
+    arguments = [str(Path(__file__).parent), str(folder), str(seconds)]
     return subprocess.Popen(
-        [sys.executable, str(script), str(Path(__file__).parent), str(seconds)],
+        [sys.executable, "-P", str(script), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        cwd=folder,
     )  # fmt: skip
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_until_both_work(folder: Path) -> None:
+    wait_until(lambda: (folder / "a").exists() and (folder / "b").exists())
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_script_of_the_users_is_run_once(tmp_path: Path) -> None:
-    out, errors = begin(tmp_path, 0.0).communicate()
+    out, errors = begin(tmp_path, 0.0).communicate(timeout=60)
     assert (out, errors) == ("begun\ndone\n", "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no groups of processes to interrupt")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(("name", "seconds"), [("SIGINT", 300.0), ("SIGKILL", 2.0)])
 def test_nothing_is_left_of_a_process_that_was_stopped(
-    tmp_path: Path, kind: signal.Signals
+    tmp_path: Path, name: str, seconds: float
 ) -> None:
     """Where all are interrupted, from a keyboard, or the one that asked is killed."""
-    process = begin(tmp_path, 3.0)
-    assert process.stdout
-    assert process.stderr
-    assert process.stdout.readline() == "begun\n"
-    children: list[psutil.Process] = []
-    while len(children) < 2:
-        time.sleep(0.05)
-        children = psutil.Process(process.pid).children()
-    # Until they have been told what to do.
-    time.sleep(2.0)
-    if kind == signal.SIGINT:
-        os.killpg(process.pid, kind)
+    process = begin(tmp_path, seconds)
+    wait_until_both_work(tmp_path)
+    children = psutil.Process(process.pid).children()
+    assert len(children) == 2
+    if name == "SIGINT":
+        os.killpg(process.pid, signal.SIGINT)
     else:
         process.kill()
-    _, errors = process.communicate()
+    _, errors = process.communicate(timeout=60)
     assert process.returncode
-    assert psutil.wait_procs(children, timeout=10.0)[1] == []
+    wait_until(lambda: all(map(has_ended, children)))
     # Of the script alone, which says nothing of an interrupt itself.
-    assert errors.count("Traceback") == (kind == signal.SIGINT)
+    assert errors.count("Traceback") == (name == "SIGINT")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal that is sent to one process")
+def test_who_is_told_to_leave_does_not_wait_for_the_others(tmp_path: Path) -> None:
+    process = begin(tmp_path, 300.0)
+    wait_until_both_work(tmp_path)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode

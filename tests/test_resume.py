@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from safetensors.numpy import load_file
 
 from vaekit import shard, sweep
 from vaekit.config import SweepConfig
@@ -28,6 +29,7 @@ from vaekit.model import StackedVAE
 from vaekit.progress import Silent
 from vaekit.results import open_results
 from vaekit.stack import Stack, split
+from vaekit.state import MOMENTS
 from vaekit.train import Training
 
 ROOT = Path(__file__).parents[1]
@@ -292,6 +294,12 @@ def test_a_divergence_from_before_is_a_failure_too(
         poison(patch, 1)
         with pytest.raises(Interrupted):
             sweep.run_sweep(setup, out, progress=After(count, ask), interrupts=interrupts)
+    last = f"training-00000-{setup.steps:012d}.safetensors"
+    for path in (out / FOLDER).glob(last):
+        # Nobody goes on from the last step.
+        assert "parameters" in load_file(path)
+        assert MOMENTS.isdisjoint(load_file(path))
+    assert (out / FOLDER / last).exists() is (count == 7)
     for _ in range(2):
         with pytest.raises(
             DivergedError, match=r"^diverged: mu = 0, beta = 8, seed = 0 at step 1$"

@@ -23,11 +23,14 @@ VERSION_1 = (
 )
 
 
-def cores() -> int:
-    """Number of cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def cores(root: Path = Path("/")) -> int:
+    """Number of cores that this process may keep busy: its own, or what a control group allows.
+
+    Args:
+        root: what `proc` and `sys` are read below.
+    """
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min([own or 1, *map(int, _allowed(root))]))
 
 
 def free_bytes(root: Path = Path("/")) -> int:
@@ -39,8 +42,29 @@ def free_bytes(root: Path = Path("/")) -> int:
     return min([int(psutil.virtual_memory().available), *_left(root)])
 
 
+def _allowed(root: Path) -> Iterator[float]:
+    """Cores' time that each control group of this process may take, where it is bounded."""
+    for version, place in _groups(root, "cpu"):
+        # Of a container the files show its own part of the tree only; "max" and -1 are no bound.
+        with suppress(OSError, ValueError):
+            if version == 1:
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                quota, period = (int((place / name).read_text()) for name in names)
+            else:
+                quota, period = map(int, (place / "cpu.max").read_text().split())
+            if quota > 0:
+                yield quota / period
+
+
 def _left(root: Path) -> Iterator[int]:
     """Bytes that each control group of this process has left, where it is bounded."""
+    for version, place in _groups(root, "memory"):
+        with suppress(OSError, ValueError):
+            yield _left_in(place, *(VERSION_1 if version == 1 else VERSION_2))
+
+
+def _groups(root: Path, controller: str) -> Iterator[tuple[int, Path]]:
+    """Version and folder of each control group that this process is in, up to the highest."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -48,16 +72,14 @@ def _left(root: Path) -> Iterator[int]:
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            top, names = root / "sys/fs/cgroup", VERSION_2
-        elif "memory" in controllers.split(","):
-            top, names = root / "sys/fs/cgroup/memory", VERSION_1
+            version, top = 2, root / "sys/fs/cgroup"
+        elif controller in controllers.split(","):
+            version, top = 1, root / "sys/fs/cgroup" / controller
         else:
             continue
         group = top / path.strip("/")
         for place in (group, *group.parents):
-            # Of a container the files show its own part of the tree only.
-            with suppress(OSError, ValueError):
-                yield _left_in(place, *names)
+            yield version, place
             if place == top:
                 break
 

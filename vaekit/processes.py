@@ -1,4 +1,4 @@
-"""Work of one process done by several, which end with the process that asked.
+"""Work of one process done by several, which do not outlive it by more than that work.
 
 The standard library's would run the user's script again, where it lacks the guard that they want of
 it; those of joblib live on, for good, where the process that asked is killed.
@@ -7,18 +7,23 @@ it; those of joblib live on, for good, where the process that asked is killed.
 from __future__ import annotations
 
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import TypeVar
+from contextlib import ExitStack, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from vaekit.errors import RunError
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
-# Modules are found where they were found here.
+# Who asked says that it was interrupted; for the others it is the end. Modules are found where they
+# were found there.
 PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 import pickle, sys
 sys.path[:] = pickle.load(sys.stdin.buffer)
 from vaekit.processes import serve
@@ -42,44 +47,53 @@ def elsewhere(
         What was made of each name, in their order.
 
     Raises:
-        RuntimeError: another process failed, with a traceback on stderr.
+        RunError: another process failed, with a traceback on stderr.
     """
     if processes == 1:
         return [work(given, name) for name in names]
     shares = [names[first::processes] for first in range(processes)]
-    with ThreadPoolExecutor(processes) as threads:
-        made = threads.map(lambda share: _ask(work, given, share), shares)
-        found = {
-            name: one
-            for share, answers in zip(shares, made, strict=True)
-            for name, one in zip(share, answers, strict=True)
-        }
+    told = pickle.dumps(sys.path) + pickle.dumps((work, given))
+    with ExitStack() as stack:
+        children = [stack.enter_context(_start(share)) for share in shares]
+        threads = stack.enter_context(ThreadPoolExecutor(processes))
+        for child in children:
+            # Before the threads are waited for: after a failure, or an interrupt, nobody goes on.
+            stack.callback(child.kill)
+        made = list(threads.map(partial(_answer, told), children, shares))
+    found = {
+        name: one
+        for share, answers in zip(shares, made, strict=True)
+        for name, one in zip(share, answers, strict=True)
+    }
     return [found[name] for name in names]
 
 
-def _ask(work: Callable[..., Made], given: object, names: Sequence[str]) -> list[Made]:
-    """Let another process do a share of the work."""
-    done = subprocess.run(  # noqa: S603 (this interpreter itself)
-        [sys.executable, *(f"-W{words}" for words in sys.warnoptions), "-c", PROGRAM],
-        input=pickle.dumps(sys.path) + pickle.dumps((work, given, names)),
+def _start(names: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a process that does a share of the work; a file beside the user is no module of it."""
+    flags = ["-P", *(f"-W{words}" for words in sys.warnoptions)]
+    return subprocess.Popen(  # noqa: S603 (this interpreter itself)
+        [sys.executable, *flags, "-c", PROGRAM, *names],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        check=False,
     )
-    if done.returncode:
-        raise RuntimeError(
-            f"a process that worked on {', '.join(names)} ended with code {done.returncode}; what "
+
+
+def _answer(told: bytes, child: subprocess.Popen[bytes], names: Sequence[str]) -> list[Any]:
+    """Tell a process what to do, and wait for what it makes."""
+    answer, _ = child.communicate(told)
+    if child.returncode:
+        raise RunError(
+            f"a process that worked on {', '.join(names)} ended with code {child.returncode}; what "
             "it printed stands above"
         )
-    made: list[Made] = pickle.loads(done.stdout)  # noqa: S301 (of our own process)
+    made: list[Any] = pickle.loads(answer)  # noqa: S301 (of our own process)
     return made
 
 
 def serve() -> None:
     """Do a share of the work: what is asked for comes on stdin, and the answer goes to stdout."""
-    # Who asked says that it was interrupted; here it is the end.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    work, given, names = pickle.load(sys.stdin.buffer)  # noqa: S301 (of who started this process)
-    made = [work(given, name) for name in names]
+    work, given = pickle.load(sys.stdin.buffer)  # noqa: S301 (of who started this process)
+    made = [work(given, name) for name in sys.argv[1:]]
     # Who asked may be gone.
     with suppress(BrokenPipeError):
         sys.stdout.buffer.write(pickle.dumps(made))

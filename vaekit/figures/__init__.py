@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from vaekit.figures import curves, images, latents, maps, points
 from vaekit.figures.style import Drawer, house_style
 from vaekit.files import write_whole
-from vaekit.host import cores
+from vaekit.host import cores, free_bytes
 from vaekit.processes import elsewhere
 
-# So many processes draw at most, of some 150 MB each.
-PROCESSES = 8
+# So many processes draw at most. Each takes as many bytes, and the dataset three times: as it comes,
+# as it is, and in order.
+PROCESSES, PROCESS_BYTES, DATASET_COPIES = 8, 2 * 10**8, 3
 
 
 class Entry(NamedTuple):
@@ -200,15 +201,21 @@ def write_figures(
         dataset: as `open_results` gives it.
         directory: is made if it is not there.
         processes: that draw, as matplotlib does so in one thread; 1 is this one alone. None: one
-            for each core, up to `PROCESSES`.
+            for each core, up to `PROCESSES`, of as many as there is memory for.
 
     Returns:
         The files, one NAME.png for each figure, in the registry's order.
+
+    Raises:
+        RunError: a figure cannot be drawn by another process.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"{name}.png" for name in FIGURES]
-    count = min(processes or min(PROCESSES, cores()), len(paths))
+    if processes is None:
+        fit = free_bytes() // (PROCESS_BYTES + DATASET_COPIES * dataset.nbytes)
+        processes = max(1, min(PROCESSES, cores(), fit))
+    count = min(processes, len(paths))
     drawn = elsewhere(drawn_of, dataset, list(FIGURES), count)
     for path, content in zip(paths, drawn, strict=True):
         write_whole(path, content)
