@@ -116,7 +116,10 @@ def wait_until_both_work(folder: Path) -> None:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_script_of_the_users_is_run_once(tmp_path: Path) -> None:

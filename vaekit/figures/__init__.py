@@ -15,8 +15,8 @@ from vaekit.files import write_whole
 from vaekit.host import cores, free_bytes
 from vaekit.processes import elsewhere
 
-# So many processes draw at most. Each takes as many bytes, and the dataset three times: as it comes,
-# as it is, and in order.
+# So many processes draw at most. Each takes as many bytes, and the dataset three times: as it came,
+# whole, and in order.
 PROCESSES, PROCESS_BYTES, DATASET_COPIES = 8, 2 * 10**8, 3
 
 
