@@ -4,7 +4,8 @@ It must be quiet where two trees are the same, and see a slowdown of 5 %. So rea
 a commit with itself, and with a copy in which one operation really takes a twentieth longer, with
 all that is done between its calls. A trial is five comparisons of the same and one of the slower
 copy, each as the gate itself makes it, in fresh processes throughout. What is done is stored after
-every comparison, and continued where the same commit is tried again.
+every comparison, and continued on the commit with which it began, as long as what times it is the
+same: it takes quiet hours, which need not be of one day.
 """
 
 from __future__ import annotations
@@ -100,14 +101,14 @@ def kept_its_word(counts: Mapping[str, Mapping[str, int]]) -> bool:
     )
 
 
-def unfinished(path: Path, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give the comparisons of a demonstration that was stopped, if it was of what is asked now."""
+def unfinished(path: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a demonstration that was stopped, if it was made by what is asked now; else nothing."""
     if not path.is_file():
-        return []
-    content = json.loads(path.read_text(encoding="utf-8"))
-    commits = {made["provenance"]["commit"] for made in (content, asked)}
+        return {}
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     same = all(content[key] == asked[key] for key in ("benchmark", "sets", "worker", "plant"))
-    return content["comparisons"] if same and len(commits) == 1 else []
+    versions = [made["provenance"]["versions"] for made in (content, asked)]
+    return content if same and versions[0] == versions[1] else {}
 
 
 def demonstrate(trials: int, sets: int = SETS) -> bool:
@@ -131,14 +132,18 @@ def demonstrate(trials: int, sets: int = SETS) -> bool:
     }
     kinds = list(chain.from_iterable([[*[SAME] * SAME_OF_A_TRIAL, PLANTED]] * trials))
     part = place(quick=quick) / "demonstration-unfinished.json"
-    found = unfinished(part, content)[: len(kinds)]
-    begun, before = time.monotonic(), len(found)
+    stopped = unfinished(part, content)
+    found = stopped.get("comparisons", [])[: len(kinds)]
+    begun, before, commit = time.monotonic(), len(found), "HEAD"
     if before:
-        print(f"{before} of {len(kinds)} comparisons are there already, in {part}", flush=True)
-    with gate.checkout("HEAD") as tree, tempfile.TemporaryDirectory() as folder:
+        content["provenance"] = stopped["provenance"]
+        commit = stopped["provenance"]["commit"].removesuffix("-dirty")
+        there = f"{before} of {len(kinds)} comparisons of {commit} are there already"
+        print(f"{there}, in {part}", flush=True)
+    with gate.checkout(commit) as tree, tempfile.TemporaryDirectory() as folder:
         slow = Path(folder) / "slow"
         plant(tree, slow)
-        trees = {SAME: ("HEAD", tree), PLANTED: ("the slower copy of HEAD", slow)}
+        trees = {SAME: (commit, tree), PLANTED: (f"the slower copy of {commit}", slow)}
         for number, kind in enumerate(kinds[before:], before + 1):
             found.append(compare(kind, trees, sets))
             store(part.stem, content | {"comparisons": found}, quick=quick)

@@ -98,7 +98,8 @@ def acted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], 
 
         def take_turns(trees: dict[str, Any], sets: int, wanted: tuple[str, ...]) -> dict[str, Any]:
             compared.append(trees[NEW][0])
-            assert trees[BASE] == trees[AGAIN] == ("HEAD", tmp_path / "tree")
+            assert trees[BASE] == trees[AGAIN]
+            assert trees[BASE][1] == tmp_path / "tree"
             slow = {NEW: slowdown if trees[NEW] != trees[BASE] else 1.0}
             return {
                 wanted[0]: {
@@ -146,7 +147,7 @@ def test_every_comparison_is_kept_and_counted(
     assert f"is {said} slower, as measured" in summary
 
 
-def test_one_that_was_stopped_is_continued_by_the_same_commit_alone(
+def test_one_that_was_stopped_is_continued_on_its_own_commit(
     acted: Callable[[float], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared = acted(1.05)
@@ -158,18 +159,36 @@ def test_one_that_was_stopped_is_continued_by_the_same_commit_alone(
             raise KeyboardInterrupt
         return whole(*given)
 
+    made, now = timing.provenance, {"commit": "1a2b3c4-dirty"}
+    monkeypatch.setattr(demonstrate, "provenance", lambda command: made(command) | now)
     monkeypatch.setattr(gate, "take_turns", stopped)
     with pytest.raises(KeyboardInterrupt):
         demonstrate.demonstrate(1, sets=3)
     monkeypatch.setattr(gate, "take_turns", whole)
     part = tmp_path / "here" / "quick" / "demonstration-unfinished.json"
     assert len(json.loads(part.read_text())["comparisons"]) == 4
+    now["commit"] = "5d6e7f8"
     demonstrate.demonstrate(1, sets=3)
-    assert len(compared) == 6
+    assert compared == [*["HEAD"] * 4, "1a2b3c4", "the slower copy of 1a2b3c4"]
     assert not part.exists()
     # Fewer trials than the committed ones never take their place.
     assert not (tmp_path / "here" / "demonstration.json").exists()
-    part.write_text((part.with_name("demonstration.json")).read_text())
+    kept = part.with_name("demonstration.json").read_text()
+    assert json.loads(kept)["provenance"]["commit"] == "1a2b3c4-dirty"
+    # What was timed by something else is no part of it.
+    part.write_text(kept)
     monkeypatch.setattr(gate, "worker_digest", lambda: "another")
     demonstrate.demonstrate(1, sets=3)
-    assert len(compared) == 12
+    assert compared[6:] == [*["HEAD"] * 5, "the slower copy of HEAD"]
+
+
+def test_one_of_other_versions_is_begun_anew(tmp_path: Path) -> None:
+    asked = {"benchmark": "b", "sets": 8, "worker": "w", "plant": "p"}
+    asked |= {"provenance": {"commit": "a", "versions": {"torch": "3"}}}
+    path = tmp_path / "part.json"
+    assert demonstrate.unfinished(path, asked) == {}
+    path.write_text(json.dumps(asked | {"comparisons": [1]}))
+    newer = asked | {"provenance": {"commit": "b", "versions": {"torch": "3"}}}
+    assert demonstrate.unfinished(path, newer)["comparisons"] == [1]
+    newer["provenance"] = {"commit": "a", "versions": {"torch": "4"}}
+    assert demonstrate.unfinished(path, newer) == {}
