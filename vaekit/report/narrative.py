@@ -240,7 +240,7 @@ def _training(dataset: xr.Dataset) -> list[str]:
     """Whether the training loss rises with mu and with beta, as the post says."""
     curves = mean(dataset, dataset["loss_curve"])
     first = int(dataset["step"][0])
-    opening = f"loss of the first {first} steps"
+    opening = f"loss of the first {f'{first} steps' if first > 1 else 'step'}"
     at_beta, at_mu = ({"beta": 1.0}, {"mu": 0.0})
     sentences = _trend(curves.isel(step=-1), at_beta, "final training loss")
     if first < int(dataset["step"][-1]):
