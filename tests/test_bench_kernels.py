@@ -73,6 +73,31 @@ def test_a_definition_that_cannot_be_compiled_has_its_reason() -> None:
     assert bench_kernels.refused(small(), broken(outer)) == "OverflowError: too large"
 
 
+def test_the_card_waits_until_the_calls_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a time would hold what the host takes for the call."""
+    done: list[str] = []
+
+    class Event:
+        def __init__(self, **_: bool) -> None:
+            pass
+
+        def record(self) -> None:
+            done.append("event")
+
+        def elapsed_time(self, _: Event) -> float:
+            return 3.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append(f"wait {cycles:,}"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("read"))
+    clock = object.__new__(bench_kernels.Clock)
+    clock.flush = torch.ones(2)
+    assert clock.cold(lambda: done.append("call")) == pytest.approx(3e-3)
+    assert done == ["wait 16,777,216", "event", "call", "event", "read"]
+    assert not clock.flush.any()
+    assert clock.warm(lambda: None) == pytest.approx(3e-3 / bench_kernels.WARM_CALLS)
+
+
 def test_a_wrong_kernel_prints_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench import figures
 from bench.peers import OURS, OURS_BF16, OURS_COMPILED
 from bench.report import write_report
 from bench.timing import REPORTS, ROOT, BenchError, ratio
@@ -98,6 +99,14 @@ def test_operations_are_on_the_page_with_their_roof(tmp_path: Path) -> None:
     assert f"| {cells.format('1.640 to 2.360')} |" in summary
     noisy = cells.replace("torch", "reference").format("1.600 to 2.600, noisy")
     assert f"| {noisy} |" in summary
+
+
+def test_times_that_are_far_apart_have_a_logarithmic_axis() -> None:
+    """On a card the slowest peer takes a thousand times as long as a large stack."""
+    made = samples()
+    assert figures.scaling(made).axes[0].get_yscale() == "linear"
+    made["peers"]["rows"]["one after another"] = {"ms_per_model_step": 5000.0}
+    assert figures.scaling(made).axes[0].get_yscale() == "log"
 
 
 @pytest.mark.parametrize(

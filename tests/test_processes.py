@@ -18,6 +18,8 @@ from vaekit.errors import RunError
 from vaekit.processes import elsewhere
 
 NAMES = ("a", "b", "c", "d", "e")
+# Of these tests, and of the tree that they are of, whatever is installed.
+PATHS = os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1])))
 
 
 def told(given: str, name: str) -> tuple[str, int]:
@@ -62,11 +64,11 @@ def test_a_process_that_ends_is_told_of() -> None:
 
 def test_the_users_warnings_are_there_too(tmp_path: Path) -> None:
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import os, sys; sys.path[:0] = sys.argv[1].split(os.pathsep)\n"
         "from test_processes import elsewhere, warning\n"
         "elsewhere(warning, 'odd', ['a', 'b'], 2)\n"
     )
-    command = [sys.executable, "-W", "error", "-c", code, str(Path(__file__).parent)]
+    command = [sys.executable, "-W", "error", "-c", code, PATHS]
     done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 1
     assert "\nUserWarning: odd\n" in done.stderr
@@ -74,8 +76,8 @@ def test_the_users_warnings_are_there_too(tmp_path: Path) -> None:
 
 # A script as a user may write it, without a guard against being run again.
 SCRIPT = """
-import sys
-sys.path.insert(0, sys.argv[1])
+import os, sys
+sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_processes import elsewhere, slow
 print("begun", flush=True)
 elsewhere(slow, (sys.argv[2], float(sys.argv[3])), ["a", "b"], 2)
@@ -96,9 +98,8 @@ def begin(folder: Path, seconds: float) -> subprocess.Popen[str]:
     script.write_text(SCRIPT)
     # No module of anyone's who works in this folder.
     (folder / "pickle.py").write_text("raise SystemExit('a file of the user')")
-    arguments = [str(Path(__file__).parent), str(folder), str(seconds)]
     return subprocess.Popen(
-        [sys.executable, "-P", str(script), *arguments],
+        [sys.executable, "-P", str(script), PATHS, str(folder), str(seconds)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         cwd=folder,
     )  # fmt: skip

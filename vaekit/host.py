@@ -30,7 +30,7 @@ def cores(root: Path = Path("/")) -> int:
         root: what `proc` and `sys` are read below.
     """
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min([own or 1, *map(int, _allowed(root))]))
+    return max(1, min([own or 1, *_allowed(root)]))
 
 
 def free_bytes(root: Path = Path("/")) -> int:
@@ -42,8 +42,8 @@ def free_bytes(root: Path = Path("/")) -> int:
     return min([int(psutil.virtual_memory().available), *_left(root)])
 
 
-def _allowed(root: Path) -> Iterator[float]:
-    """Cores' time that each control group of this process may take, where it is bounded."""
+def _allowed(root: Path) -> Iterator[int]:
+    """Whole cores that each control group of this process may keep busy, where it is bounded."""
     for version, place in _groups(root, "cpu"):
         # Of a container the files show its own part of the tree only; "max" and -1 are no bound.
         with suppress(OSError, ValueError):
@@ -53,7 +53,7 @@ def _allowed(root: Path) -> Iterator[float]:
             else:
                 quota, period = map(int, (place / "cpu.max").read_text().split())
             if quota > 0:
-                yield quota / period
+                yield quota // period
 
 
 def _left(root: Path) -> Iterator[int]:
