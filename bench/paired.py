@@ -28,10 +28,12 @@ ORDER = (BASE, NEW, AGAIN)
 # Sets of fresh processes, at least and at most; more are added until no interval of a log ratio
 # reaches farther from its middle than CLOSE: a slowdown of 5 % then lies well beyond SMALLEST.
 FEWEST, SETS, CLOSE = 8, 36, 0.008
-# Of a set; in them every process has every place nine times. Many short ones: on a noisy machine
+# Of a set; in them every process has every place 18 times. Many short ones: on a noisy machine
 # (two threads of an AMD EPYC whose samples scattered by 8 %) sets of 27 rounds of 20 ms scattered
-# by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %.
-ROUNDS = 27
+# by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %. As many as this, as a set's
+# processes take 3 s to start: its scatter was 7.0, 3.9, 2.2 and 2.1 % with 9, 27, 54 and 81 rounds
+# on a noisier day, 1.6 with 27 and 1.1 with 54 on a better one.
+ROUNDS = 54
 # Seconds of each process's rounds, by set.
 Times = list[list[float]]
 

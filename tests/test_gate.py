@@ -27,7 +27,9 @@ from bench.paired import (
 from bench.timing import BenchError
 
 
-def noisy(rng: np.random.Generator, slowdown: float, scatter: float = 0.012) -> dict[str, Times]:
+def noisy(
+    rng: np.random.Generator, slowdown: float, scatter: float = 0.012, apart: float = 0.012
+) -> dict[str, Times]:
     """A shared machine: a drift that all meet, scatter, now and then a stall, and an offset of
     every process. What two processes of one tree differ by is 1.2 %, as was measured, and their
     rounds scatter by as much, or by 4 % on a bad day.
@@ -37,7 +39,7 @@ def noisy(rng: np.random.Generator, slowdown: float, scatter: float = 0.012) -> 
         drift = np.exp(np.cumsum(rng.normal(0, 0.02, ROUNDS)))
         for name in ORDER:
             stalls = np.where(rng.random(ROUNDS) < 0.05, 1.5, 1.0)
-            offset = rng.lognormal(0, 0.012 / 2**0.5)
+            offset = rng.lognormal(0, apart / 2**0.5)
             seconds = drift * offset * rng.lognormal(0, scatter, ROUNDS) * stalls
             found[name].append(list(seconds * (1 + slowdown if name == NEW else 1.0)))
     return found
@@ -60,7 +62,8 @@ def test_sets_are_added_until_the_interval_is_close() -> None:
     """A noisy machine takes more of them, none takes fewer than there must be."""
     rng = np.random.default_rng(0)
     quiet, loud = (
-        [len(noisy(rng, 0.0, scatter)[NEW]) for _ in range(20)] for scatter in (0.001, 0.04)
+        [len(noisy(rng, 0.0, scatter, apart)[NEW]) for _ in range(20)]
+        for scatter, apart in ((0.001, 0.003), (0.04, 0.012))
     )
     assert min(quiet) == FEWEST
     assert np.mean(loud) > np.mean(quiet) + 3
