@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from bench import gate
 from bench.bench_kernels import measure_kernels
 from bench.bench_training import run
 from bench.demonstrate import TRIALS, demonstrate
+from bench.errors import BenchError
 from bench.operations import measure_operations
 from bench.paired import FEWEST, SETS
+from bench.provenance import provenance
 from bench.report import UNFINISHED, write_report
+from bench.storage import place, store
 from bench.stored import against_stored, find
-from bench.timing import BenchError, place, provenance, store
 from vaekit.machine import resolve_device
 
 QUICK_SETS = FEWEST
+# `--report` without a folder: this machine's.
+HERE = Path()
 
 
 def positive(text: str) -> int:
@@ -54,7 +59,7 @@ def command_line() -> argparse.ArgumentParser:
         metavar="FOLDER",
         nargs="?",
         type=Path,
-        const=place(),
+        const=HERE,
         help="write the page again from the samples of this machine or of a folder",
     )
     return parser
@@ -62,18 +67,21 @@ def command_line() -> argparse.ArgumentParser:
 
 def measure(*, quick: bool) -> None:
     """Measure everything that the page shows, and store it."""
-    device = resolve_device("auto")
-    made = {"provenance": provenance("nox -s bench" + (" -- --quick" if quick else ""))}
+    device, begun = resolve_device("auto"), time.monotonic()
+    made = provenance("python -m bench" + (" --quick" if quick else ""))
 
     def keep(name: str, content: dict[str, Any]) -> Path:
-        return store(name, made | content, quick=quick)
+        took = {"seconds": time.monotonic() - begun}
+        return store(name, {"provenance": made | took} | content, quick=quick)
 
     # A run that is cut short leaves what it measured, and never takes a whole one's place.
     training = run(device, quick=quick, keep=partial(keep, UNFINISHED))
     print(f"\nraw samples: {keep('training', training)}\n", flush=True)
     (place(quick=quick) / f"{UNFINISHED}.json").unlink()
-    for name, measured in (("kernels", measure_kernels), ("operations", measure_operations)):
-        print(f"\nraw samples: {keep(name, measured(quick=quick))}\n", flush=True)
+    print(f"\nraw samples: {keep('kernels', measure_kernels(quick=quick))}\n", flush=True)
+    before = training["ceilings"] if device.type == "cpu" else None
+    operations = measure_operations(quick=quick, before=before)
+    print(f"\nraw samples: {keep('operations', operations)}\n", flush=True)
 
 
 def compared(ref: str, *, quick: bool) -> int:
@@ -103,18 +111,20 @@ def main() -> None:
 
 def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Do one of the things that can be asked for."""
-    asked = [name for name in ("against", "demonstrate", "report") if getattr(options, name)]
+    actions = ("against", "demonstrate", "report")
+    asked = [name for name in actions if getattr(options, name) is not None]
     if len(asked) > 1:
         parser.error(f"--{asked[0]} goes without --{asked[1]}")
     if options.demonstrate and options.quick:
         parser.error("--demonstrate goes without --quick: ask for fewer trials")
-    if options.against:
+    if options.against is not None:
         sys.exit(compared(options.against, quick=options.quick))
     if options.demonstrate:
         sys.exit(not demonstrate(options.demonstrate))
-    if not options.report:
+    if options.report is None:
         measure(quick=options.quick)
-    print(write_report(options.report or place(quick=options.quick)))
+    given = options.report not in (None, HERE)
+    print(write_report(options.report if given else place(quick=options.quick)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,9 @@ from torch._dynamo.exc import TorchDynamoException
 from bench.ceilings import believed
 from bench.kernel_ops import kernel_operations
 from bench.operation import Operation, Timed, checked, directions, module_of_tests
-from bench.timing import orders, provenance, ratio, store
+from bench.provenance import provenance
+from bench.storage import store
+from bench.timing import orders, ratio
 from vaekit_kernels import launch
 
 ROUNDS, QUICK_ROUNDS = 60, 12

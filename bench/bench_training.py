@@ -7,14 +7,14 @@ On a card there are two more parts, see `card`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from bench.card import measure_card, measure_sweeps
-from bench.ceilings import measure_ceilings, product_rate
+from bench.ceilings import measure_ceilings
 from bench.comparison import compare
 from bench.curves import STACK, measure_curves
 from bench.memory import measure_memory
@@ -25,21 +25,21 @@ from bench.static import measure_resources
 
 
 def compare_peers(
-    steps: int, rounds: int, ceiling: float, device: torch.device, *, quick: bool
+    steps: int, rounds: int, ceilings: Mapping[str, Any], device: torch.device, *, quick: bool
 ) -> dict[str, Any]:
     """Time all peers on 11 models and print the table.
 
     Args:
         steps: of a timed block.
         rounds: timed blocks of each peer.
-        ceiling: float32 operations a second that this machine's products reach.
+        ceilings: of the device.
         device: where all train.
         quick: leave out what takes long to compile.
     """
     task = default_problem(STACK, steps, device)
     skipped = absent(quick=quick) | elsewhere(device)
     blocks = {name: make(task) for name, make in PEERS.items() if name not in skipped}
-    return compare(task, blocks, rounds, ceiling, skipped) | {"skipped": skipped}
+    return compare(task, blocks, rounds, ceilings, skipped) | {"skipped": skipped}
 
 
 class Plan(NamedTuple):
@@ -78,15 +78,16 @@ def run(
         flush=True,
     )
     content: dict[str, Any] = {"ceilings": ceilings}
-    rate = product_rate(ceilings)
     for part in (
-        partial(measure_card, device, quick=quick),
-        lambda: {"peers": compare_peers(plan.steps, plan.rounds, rate, device, quick=quick)},
+        partial(measure_card, device, ceilings, quick=quick),
+        lambda: {"peers": compare_peers(plan.steps, plan.rounds, ceilings, device, quick=quick)},
         partial(measure_curves, plan.curve_steps, plan.curve_rounds, device, quick=quick),
         lambda: {"parts": measure_parts(device, quick=quick)},
         partial(measure_sweeps, device, quick=quick),
         lambda: {"memory": measure_memory(device, quick=quick)},
         lambda: {"resources": measure_resources(quick=quick)},
+        # Once more, when whatever disturbed the first time may be over.
+        lambda: {"ceilings": measure_ceilings(device, before=ceilings)},
     ):
         content |= part()
         keep(content)

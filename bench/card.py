@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,7 +26,6 @@ from bench.eager import stacked_autograd, vaekit_bf16, vaekit_engine
 from bench.jax_peer import jax_elsewhere, jax_vmap_scan
 from bench.peers import OURS, OURS_BF16, absent
 from bench.problem import default_problem
-from bench.timing import interleave
 from vaekit.block import BLOCK_STEPS
 from vaekit.config import SweepConfig
 from vaekit.machine import synchronize
@@ -60,8 +60,15 @@ PRECISIONS = ("float32", "tf32", "bf16")
 SWEPT = ("bf16",)
 
 
-def measure_card(device: torch.device, *, quick: bool) -> dict[str, Any]:
+def measure_card(
+    device: torch.device, ceilings: Mapping[str, Any], *, quick: bool
+) -> dict[str, Any]:
     """Compare full stacks and train whole ones; nothing but the reason where there is no card.
+
+    Args:
+        device: where all train.
+        ceilings: of it.
+        quick: fewer rounds and steps.
 
     Returns:
         full_float32 and full_tf32, each as `compare` returns it, and whole.
@@ -70,46 +77,36 @@ def measure_card(device: torch.device, *, quick: bool) -> dict[str, Any]:
         reason = {"skipped": {"full stacks and whole trainings": "they are timed on a card"}}
         return {"full_float32": reason, "full_tf32": {}, "whole": {}}
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    found = {f"full_{name}": full_stack(device, name, rounds, quick=quick) for name in PEERS}
-    return found | {"whole": whole_trainings(device, quick=quick)}
+    found = {
+        f"full_{name}": full_stack(device, name, rounds, ceilings, quick=quick) for name in PEERS
+    }
+    return found | {"whole": whole_trainings(device, ceilings, quick=quick)}
 
 
-def full_stack(device: torch.device, precision: str, rounds: int, *, quick: bool) -> dict[str, Any]:
+def full_stack(
+    device: torch.device,
+    precision: str,
+    rounds: int,
+    ceilings: Mapping[str, Any],
+    *,
+    quick: bool,
+) -> dict[str, Any]:
     """Time 121 models beside their peers, all with products of one precision."""
     task = default_problem(MODELS, BLOCK_STEPS, device, precision=precision)
     skipped = absent(quick=quick) | jax_elsewhere(device)
     makers = {name: make for name, make in PEERS[precision].items() if name not in skipped}
     with float32_products("high" if precision == "tf32" else "highest"):
-        ceiling = card_products(device)
         blocks = {name: make(task) for name, make in makers.items()}
-        return compare(task, blocks, rounds, ceiling, skipped) | {
-            "product_flops_per_second": ceiling,
+        return compare(task, blocks, rounds, ceilings, skipped) | {
             "skipped": {f"{MODELS} models, {name}": why for name, why in skipped.items()},
         }
 
 
-def card_products(device: torch.device, size: int = 8192) -> float:
-    """Operations a second of large products, the faster of bfloat16's and of torch's float32."""
-    best = []
-    for dtype in (torch.float32, torch.bfloat16):
-        a, b = torch.randn(2, size, size, device=device).to(dtype)
-        out = torch.empty_like(a)
-        call = {"product": lambda a=a, b=b, out=out: torch.mm(a, b, out=out)}
-        best.append(min(interleave(call, 5, device=device)["product"]))
-    return float(2 * size**3 / min(best))
-
-
-def copy_rate(device: torch.device) -> float:
-    """Bytes a second, read and written, of a large copy."""
-    source = torch.empty(2**31, dtype=torch.uint8, device=device).random_()
-    target = torch.empty_like(source)
-    seconds = interleave({"copy": lambda: target.copy_(source)}, 7, device=device)["copy"]
-    return 2 * source.numel() / min(seconds)
-
-
-def whole_trainings(device: torch.device, *, quick: bool) -> dict[str, Any]:
+def whole_trainings(
+    device: torch.device, ceilings: Mapping[str, Any], *, quick: bool
+) -> dict[str, Any]:
     """Train the post's models of one seed from start to end."""
-    rate, steps = copy_rate(device), QUICK_STEPS if quick else STEPS
+    rate, steps = ceilings["copy_bytes_per_second"], QUICK_STEPS if quick else STEPS
     rows, samples = {}, {}
     print(f"\nwhole trainings of {MODELS} models, {steps} steps\n")
     print(f"{'':10}{'training, s':>14}{'floor, s':>12}")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.errors import BenchError
 from bench.timing import interleave
-from vaekit.model import StackedVAE
-from vaekit.products import fast_products
+from vaekit.model import Architecture
+from vaekit.products import fast_products, float32_products
 
 CPU = torch.device("cpu")
 # The least that is copied; twice the last cache where that is more.
@@ -20,7 +22,9 @@ CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 # Square products of this size are at the peak of their libraries, and take some milliseconds.
 PRODUCT = {"cpu": 1024, "cuda": 8192}
 CALLS = 1000
-# Rounding of the clock and of the ceilings' own medians; beyond it a share is not believed.
+# Products of float32 are by the faster of two libraries; a precision's own otherwise.
+RATES = {"float32": ("float32", "float32, default"), "tf32": ("tf32",), "bf16": ("bfloat16",)}
+# What two measured rates of one noisy machine can be apart; beyond it a share is not believed.
 BELIEVED = 1.05
 
 
@@ -34,15 +38,23 @@ def beyond_cache(device: torch.device = CPU) -> int:
     return max(COPY_BYTES, 2048 * largest)
 
 
-def measure_ceilings(device: torch.device = CPU, rounds: int = 9) -> dict[str, Any]:
+def measure_ceilings(
+    device: torch.device = CPU, rounds: int = 9, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Measure the ceilings of a card, or of the CPU with the threads that torch uses.
+
+    Args:
+        device: whose they are.
+        rounds: of each.
+        before: ceilings of this device that were measured earlier in the run; their rounds count
+            too, as a machine that was disturbed then may not be now.
 
     Returns:
         copy_bytes_per_second (read and written), read_bytes_per_second (of a sum),
         product_flops_per_second of float32 as the engine multiplies ("float32"), of torch's default
-        library ("float32, default") and of bfloat16, and seconds_per_call of an operation on one
-        number. All from the fastest round, since a ceiling is what the machine can do and noise
-        only slows it; the samples are beside them.
+        library ("float32, default"), of bfloat16 and, on a card, of tf32; and seconds_per_call of
+        an operation on one number. All from the fastest round, since a ceiling is what the machine
+        can do and noise only slows it; the samples are beside them.
     """
     copied, size = beyond_cache(device), PRODUCT[device.type]
     source = torch.rand(copied // 4, device=device)
@@ -52,9 +64,9 @@ def measure_ceilings(device: torch.device = CPU, rounds: int = 9) -> dict[str, A
     low_a, low_b, low_out = a.bfloat16(), b.bfloat16(), out.bfloat16()
     one = torch.zeros(1, device=device)
 
-    def product(library: Any, *tensors: torch.Tensor) -> Callable[[], object]:
+    def product(library: Callable[[], Any], *tensors: torch.Tensor) -> Callable[[], object]:
         def run() -> object:
-            with library:
+            with library():
                 return torch.mm(tensors[0], tensors[1], out=tensors[2])
 
         return run
@@ -63,22 +75,27 @@ def measure_ceilings(device: torch.device = CPU, rounds: int = 9) -> dict[str, A
         for _ in range(CALLS):
             one.add_(1.0)
 
+    products = {
+        "float32": product(partial(fast_products, device), a, b, out),
+        "float32, default": product(nullcontext, a, b, out),
+        "bfloat16": product(nullcontext, low_a, low_b, low_out),
+    }
+    if device.type == "cuda":
+        products["tf32"] = product(partial(float32_products, "high"), a, b, out)
     functions: dict[str, Callable[[], object]] = {
         "copy": lambda: target.copy_(source),
         "read": source.sum,
-        "float32": lambda: product(fast_products(device), a, b, out)(),
-        "float32, default": product(nullcontext(), a, b, out),
-        "bfloat16": product(nullcontext(), low_a, low_b, low_out),
+        **products,
         "call": calls,
     }
     samples = interleave(functions, rounds, warmup=2, device=device)
+    for name, seconds in (before or {}).get("seconds", {}).items():
+        samples[name] = seconds + samples[name]
     best = {name: min(seconds) for name, seconds in samples.items()}
     return {
         "copy_bytes_per_second": 2 * copied / best["copy"],
         "read_bytes_per_second": copied / best["read"],
-        "product_flops_per_second": {
-            name: 2 * size**3 / best[name] for name in ("float32", "float32, default", "bfloat16")
-        },
+        "product_flops_per_second": {name: 2 * size**3 / best[name] for name in products},
         "seconds_per_call": best["call"] / CALLS,
         "seconds": samples,
     }
@@ -89,20 +106,20 @@ def memory_rate(ceilings: dict[str, Any]) -> float:
     return float(max(ceilings["copy_bytes_per_second"], ceilings["read_bytes_per_second"]))
 
 
-def product_rate(ceilings: dict[str, Any]) -> float:
-    """Float32 operations a second of the faster of the two product libraries."""
+def product_rate(ceilings: Mapping[str, Any], precision: str = "float32") -> float:
+    """Operations a second of large products of a precision."""
     rates = ceilings["product_flops_per_second"]
-    return float(max(rates["float32"], rates["float32, default"]))
+    return float(max(rates[name] for name in RATES[precision]))
 
 
-def step_flops(vae: StackedVAE, batch: int) -> int:
+def step_flops(architecture: Architecture, batch: int) -> int:
     """Floating-point operations of the products of one model's training step.
 
     Forward and weight gradient of every layer, and the data gradient of all but the first: each
     is 2 B I O.
     """
-    sizes = vae.architecture.sizes
-    return sum(2 * batch * i * o * (3 if index else 2) for index, (i, o) in enumerate(sizes))
+    sizes = enumerate(architecture.sizes)
+    return sum(2 * batch * i * o * (3 if index else 2) for index, (i, o) in sizes)
 
 
 def believed(least: float, seconds: float) -> float:
@@ -113,12 +130,12 @@ def believed(least: float, seconds: float) -> float:
         seconds: that it was measured to take.
 
     Raises:
-        RuntimeError: it is quicker than the machine can be, so the benchmark is wrong.
+        BenchError: it is quicker than the machine can be, so the benchmark is wrong.
     """
     found = least / seconds
     if not found <= BELIEVED:
-        raise RuntimeError(
+        raise BenchError(
             f"{seconds * 1e6:.4g} us for what takes {least * 1e6:.4g} us at the measured rates, "
-            f"{found:.0%} of the ceiling: this time cannot be right, and nothing is stored"
+            f"{found:.0%} of the ceiling: this time cannot be right, and is not stored"
         )
     return found

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from bench.ceilings import believed, step_flops
+from bench.ceilings import believed, product_rate, step_flops
 from bench.eager import vaekit_engine
-from bench.peers import OURS, OURS_AGAIN, check, still_agree
+from bench.peers import OURS, OURS_AGAIN, check, products_of, still_agree
 from bench.problem import Block, Problem
 from bench.timing import interleave, ratio
 
@@ -25,7 +25,7 @@ def compare(
     task: Problem,
     blocks: dict[str, Block],
     rounds: int,
-    ceiling: float,
+    ceilings: Mapping[str, Any],
     skipped: Mapping[str, str],
 ) -> dict[str, Any]:
     """Check, time and check again; print the table and return it with the samples.
@@ -34,11 +34,11 @@ def compare(
         task: what is trained.
         blocks: each trains a block of its steps; `OURS` is what the others are held against.
         rounds: timed blocks of each.
-        ceiling: operations a second that this machine's products reach.
+        ceilings: of the device that it is timed on; a row must not be above that of its products.
         skipped: what is not among the blocks, each with the reason.
     """
     steps, config = task.steps, task.config
-    work = step_flops(task.stack(), config.batch) * steps * task.models
+    work = step_flops(task.stack().architecture, config.batch) * steps * task.models
     blocks = blocks | {OURS_AGAIN: vaekit_engine(task)}
     print(f"\n{len(blocks)} peers train a first block, and compile what they compile", flush=True)
     errors, first = check(task, blocks)
@@ -54,7 +54,8 @@ def compare(
     for name, seconds in samples.items():
         cost = statistics.median(seconds) * 1e3 / (steps * task.models)
         mid, low, high = ratio(seconds, samples[OURS])
-        part = believed(work / ceiling, statistics.median(seconds))
+        peak = product_rate(ceilings, products_of(name, config.precision))
+        part = believed(work / peak, statistics.median(seconds))
         print(
             f"{name:28}{cost:12.3g}{f'{mid:.2f}x ({low:.2f} to {high:.2f})':>26}"
             f"{errors[name]:14.1e}{part:12.0%}"
@@ -63,7 +64,6 @@ def compare(
             "ms_per_model_step": cost,
             "ratio": [mid, low, high],
             "loss_error": errors[name],
-            "share_of_products": part,
             "first_block_seconds": first[name],
         }
     for name, reason in skipped.items():

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from bench.eager import PlainVAE, one_after_another, stacked_autograd, stacked_losses
+from bench.eager import (
+    PlainVAE,
+    one_after_another,
+    stacked_autograd,
+    stacked_losses,
+    with_fast_products,
+)
 from bench.problem import Block, Problem
 from vaekit.block import Replay
-from vaekit.products import fast_products
 
 BACKEND = "inductor"
 
@@ -30,10 +34,4 @@ def stacked_compiled(problem: Problem) -> Block:
         train = stacked_autograd(problem, program)
         replay = Replay(lambda _: train(), problem.device, problem.steps)
         return lambda: replay(range(1, problem.steps + 1)).clone()
-    block = stacked_autograd(problem, program)
-
-    def with_fast_products() -> Tensor:
-        with fast_products(problem.device):
-            return block()
-
-    return with_fast_products
+    return with_fast_products(stacked_autograd(problem, program), problem.device)

@@ -84,7 +84,7 @@ def curve(
         problems: makes the problem of each point; one at a time, since the widest are large.
 
     Raises:
-        RuntimeError: the engine is quicker than its floor.
+        BenchError: the engine is quicker than its floor.
     """
     print(f"\nms per model-step against {title}; {rounds} rounds of {steps} steps\n")
     print(f"{'':>12}{'vaekit':>10}{'floor':>10}{'of floor':>10}", flush=True)

@@ -2,7 +2,8 @@
 
 Three processes stand ready, two with the commit's sources and one with the tree's as it lies here,
 uncommitted changes included; `paired` takes turns between them, in sets of fresh processes, and
-decides. Exit code 1 means a regression, and the raw samples are stored whatever the outcome.
+decides. Exit code 1 means a regression, and the raw samples are stored whatever the verdict.
+It times what a CPU runs, beside a card too: kernels of a card are for a stored run to compare with.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from functools import partial
 from pathlib import Path
 
 from bench import paired
+from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Times, Verdict
-from bench.timing import BenchError, provenance, store
+from bench.provenance import ROOT, provenance
+from bench.storage import store
 
-ROOT = Path(__file__).resolve().parents[1]
 WORKER = Path(__file__).with_name("worker.py")
 # Of a sample; see `paired.ROUNDS`.
 SECONDS = 0.02
@@ -120,7 +122,7 @@ def against(
     verdicts = {benchmark: paired.judge(seconds) for benchmark, seconds in samples.items()}
     print(table(ref, verdicts))
     content = {
-        "provenance": provenance(f"nox -s bench -- --against {ref}"),
+        "provenance": provenance(f"python -m bench --against {ref}"),
         "against": ref,
         "worker": worker_digest(),
         "seconds": samples,

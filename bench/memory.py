@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from bench.problem import default_config
+from bench.provenance import ROOT
 from vaekit.block import BLOCK_STEPS
 from vaekit.progress import Silent
 from vaekit.stack import Stack, model_bytes
 from vaekit.train import train
 
-ROOT = Path(__file__).resolve().parents[1]
 STATUS = Path("/proc/self/status")
 MODELS, QUICK_MODELS = (1, 11, 22, 44, 121), (1, 11, 44)
 

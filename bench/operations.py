@@ -11,15 +11,16 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.ceilings import believed, measure_ceilings, memory_rate, product_rate
+from bench.errors import BenchError
+from bench.provenance import ROOT
 from bench.test_operations import rows
-from bench.timing import BenchError
 from vaekit.compiler import compiler_missing
 
-ROOT = Path(__file__).resolve().parents[1]
 FILE = Path(__file__).with_name("test_operations.py")
 
 
@@ -58,26 +59,28 @@ def left_out(*, quick: bool) -> dict[str, str]:
     return {"compile": compiler_missing()} if compiler_missing() else {}
 
 
-def measure_operations(*, quick: bool) -> dict[str, Any]:
+def measure_operations(*, quick: bool, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Time every operation and set each beside its roof.
 
     Args:
         quick: fewer calls, and the project's own implementation alone.
+        before: ceilings of this CPU that the run has measured already.
 
     Returns:
         The ceilings of this run, the rows with every raw sample, and what was skipped and why.
 
     Raises:
-        RuntimeError: a row is above its roof.
-        BenchError: a benchmark failed, or a row that was declared is not there.
+        BenchError: a benchmark failed, a row is above its roof, or one that was declared is not
+            there.
     """
     skipped = left_out(quick=quick)
     declared = [row for row in rows() if row[2] not in skipped]
-    ceilings = measure_ceilings()
-    bytes_a_second, work_a_second = memory_rate(ceilings), product_rate(ceilings)
     found, lost = [], set(declared)
     print("\nsingle operations, each held to its definition, timed, and held again\n", flush=True)
-    for record in time_operations(declared, QUICK_CALLS if quick else CALLS):
+    records = time_operations(declared, QUICK_CALLS if quick else CALLS)
+    ceilings = measure_ceilings(before=before)
+    bytes_a_second, work_a_second = memory_rate(ceilings), product_rate(ceilings)
+    for record in records:
         info, seconds = record["extra_info"], record["stats"]["data"]
         least = max(info["bytes"] / bytes_a_second, info["work"] / work_a_second)
         share = believed(least, statistics.median(seconds))

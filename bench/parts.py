@@ -15,7 +15,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +22,9 @@ from torch.autograd import DeviceType
 from torch.autograd.profiler import profile, record_function
 from torch.autograd.profiler_util import FunctionEvent
 
+from bench.errors import BenchError
 from bench.problem import CPU, default_config
-from bench.timing import BenchError
+from bench.provenance import ROOT
 from vaekit.block import BLOCK_STEPS, make_block, train_steps
 from vaekit.config import SweepConfig
 from vaekit.data import draw
@@ -36,7 +36,6 @@ from vaekit.stack import Stack
 from vaekit.state import initial_state
 from vaekit.step import TritonStep
 
-ROOT = Path(__file__).resolve().parents[1]
 MODELS = 11
 WINDOWS, QUICK_WINDOWS = 7, 3
 IMAGES, NOISE, STEP = "images", "noise of the latents", "Python between operations"

@@ -20,9 +20,11 @@ from bench.eager import (
     functional_vmap,
     one_after_another,
     stacked_autograd,
+    stacked_autograd_fast,
     vaekit_compiled,
     vaekit_engine,
 )
+from bench.errors import BenchError
 from bench.jax_peer import jax_elsewhere, jax_vmap_scan
 from bench.problem import Block, Problem
 from vaekit.compiler import compiler_missing
@@ -30,11 +32,13 @@ from vaekit.machine import synchronize
 
 OURS, OURS_AGAIN, OURS_COMPILED = "vaekit", "vaekit again (A/A)", "vaekit, compiled"
 OURS_BF16 = "vaekit, bf16"
+STACKED_FAST = "stacked autograd, vaekit's products"
 OWN = (OURS, OURS_AGAIN, OURS_COMPILED, OURS_BF16)
 PEERS: dict[str, Callable[[Problem], Block]] = {
     OURS: vaekit_engine,
     OURS_COMPILED: vaekit_compiled,
     "stacked autograd": stacked_autograd,
+    STACKED_FAST: stacked_autograd_fast,
     "stacked + torch.compile": stacked_compiled,
     "torch.func vmap": functional_vmap,
     "one after another": one_after_another,
@@ -48,6 +52,11 @@ AGREE = {"float32": 1e-4, "tf32": 1e-2}
 STILL_AGREE = {"float32": 1e-2, "tf32": 5e-2}
 
 
+def products_of(name: str, precision: str) -> str:
+    """Precision of a peer's products in a problem of some precision."""
+    return "bf16" if name == OURS_BF16 else precision
+
+
 def absent(*, quick: bool) -> dict[str, str]:
     """Name the peers that are left out here, each with the reason."""
     found = {} if importlib.util.find_spec("jax") else {"JAX vmap + scan": "jax is not installed"}
@@ -58,7 +67,10 @@ def absent(*, quick: bool) -> dict[str, str]:
 def elsewhere(device: torch.device) -> dict[str, str]:
     """Name the peers that do not run on a device, each with the reason."""
     found = jax_elsewhere(device)
-    return found | ({OURS_COMPILED: "this engine is a CPU's"} if device.type == "cuda" else {})
+    if device.type == "cuda":
+        found |= {OURS_COMPILED: "this engine is a CPU's"}
+        found |= {STACKED_FAST: "one library multiplies on a card"}
+    return found
 
 
 def check(problem: Problem, peers: dict[str, Block]) -> tuple[dict[str, float], dict[str, float]]:
@@ -69,7 +81,7 @@ def check(problem: Problem, peers: dict[str, Block]) -> tuple[dict[str, float], 
         whatever a peer compiles is compiled; both by peer.
 
     Raises:
-        AssertionError: a peer stands elsewhere than the definition: its times would mean nothing.
+        BenchError: a peer stands elsewhere than the definition: its times would mean nothing.
     """
     expected = definition(problem)()
     errors, seconds = {}, {}
@@ -87,7 +99,7 @@ def still_agree(problem: Problem, peers: dict[str, Block]) -> None:
     """Train every peer one block more, and compare its losses with the first peer's.
 
     Raises:
-        AssertionError: a peer that trained as many steps stands elsewhere.
+        BenchError: a peer that trained as many steps stands elsewhere.
     """
     losses = {name: block() for name, block in peers.items()}
     expected = next(iter(losses.values()))
@@ -102,4 +114,7 @@ def _error(found: Tensor, expected: Tensor) -> float:
 def _raise_unless(errors: dict[str, float], limit: float) -> None:
     wrong = {name: error for name, error in errors.items() if not error <= limit}
     if wrong:
-        raise AssertionError(f"peers that do not train to the same losses: {wrong}")
+        raise BenchError(
+            f"relative differences of losses: got {wrong}; allowed: {limit:g}, as all train the "
+            "same models"
+        )

@@ -12,9 +12,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 
 from bench.curves import FLOOR
+from bench.errors import BenchError
 from bench.peers import OURS, OURS_AGAIN, OURS_BF16, OURS_COMPILED, OWN
 from bench.sections import SECTIONS, on_card
-from bench.timing import BenchError, ratio
+from bench.timing import ratio
 from vaekit.figures import save_figure
 from vaekit.files import write_whole
 
@@ -116,6 +117,8 @@ def facts(content: dict[str, Any]) -> dict[str, str]:
         if "provenance" in content.get(name, {}):
             other = content[name]["provenance"]
             found[f"{name}.json"] = f"{other['command']}, {other['commit']}, {other['date']}"
+    if "seconds" in made:
+        found["took"] = f"{made['seconds'] / 60:.1f} min up to the raw samples"
     ceilings = content.get("ceilings")
     if ceilings:
         found["copies"] = f"{ceilings['copy_bytes_per_second'] / 1e9:.1f} GB/s, read and written"
@@ -198,13 +201,22 @@ def _time(ms: float) -> str:
 
 
 def _beside_the_nearest(peers: dict[str, Any], engine: str) -> str:
-    """Hold an engine against the peer that comes nearest to it."""
+    """Hold an engine against the peer that comes nearest to it.
+
+    It is ahead or behind where the whole interval is, of what it differs from itself too.
+    """
     seconds = peers["seconds"]
     others = {name: ratio(seconds[name], seconds[engine]) for name in seconds if name not in OWN}
     nearest = min(others, key=lambda name: others[name][0])
     mid, low, high = others[nearest]
-    relation = "ahead of" if low > 1 else "behind" if high < 1 else "level with"
-    return f"That is {relation} its nearest peer: {nearest} takes {mid:.2f} times as long."
+    _, same_low, same_high = ratio(seconds[OURS_AGAIN], seconds[OURS])
+    relation = "level with"
+    if low > max(1.0, same_high):
+        relation = "ahead of"
+    elif high < min(1.0, same_low):
+        relation = "behind"
+    interval = f"{mid:.2f} ({low:.2f} to {high:.2f})"
+    return f"That is {relation} its nearest peer: {nearest} takes {interval} times as long."
 
 
 def summary(content: dict[str, Any], parts: list[dict[str, Any]]) -> str:

@@ -66,7 +66,8 @@ def resource_note(content: dict[str, Any]) -> str:
     differ = f"{len(lines)} differences from it, the first of which is {lines[0]}" if lines else ""
     return (
         "Read from binaries that were cross-compiled without a card: resources, not speeds. The "
-        "committed baseline is reports/kernels/resources.md. This run built "
+        "committed baseline is tests/compile_baseline.json, and as text "
+        "reports/kernels/resources.md. This run built "
         f"{found['binaries']} binaries with Triton {found['triton']}: "
         f"{differ or 'none differs from it'}."
     )

@@ -18,12 +18,14 @@ import numpy as np
 
 from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
-from bench.ceilings import product_rate
 from bench.curves import STACK, models_curve
+from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, middle, of_sets
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, elsewhere
 from bench.problem import default_problem
-from bench.timing import BenchError, provenance, ratio, store
+from bench.provenance import provenance
+from bench.storage import store
+from bench.timing import ratio
 from vaekit.machine import resolve_device
 
 Samples = dict[str, list[float]]
@@ -45,11 +47,13 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         BenchError: the file holds something else.
     """
-    part = "peers" if path.name == "training.json" else "seconds"
+    parts = ("peers", "scaling", "ceilings") if path.name == "training.json" else ("seconds",)
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["provenance"]["machine"], content[part]
-    except (ValueError, KeyError, TypeError) as error:
+        content["provenance"]["machine"], content["provenance"]["versions"]
+        for part in parts:
+            content[part].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(
             f"against: got {path}; allowed: samples that `nox -s bench` has stored ({error})"
         ) from None
@@ -70,7 +74,7 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         BenchError: the stored run is of another machine or of another problem.
     """
     content = read(path)
-    made, here = content["provenance"], provenance(f"nox -s bench -- --against {path}")
+    made, here = content["provenance"], provenance(f"python -m bench --against {path}")
     _same(path, "machine", made["machine"], here["machine"])
     plan = QUICK if quick else FULL
     if path.name == "training.json":
@@ -84,7 +88,8 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         here_too = [name for name in PEERS if name not in left_out] + [OURS_AGAIN]
         _same(path, "list of what was timed", list(content["peers"]["seconds"]), here_too)
         stored, noise = training_samples(content)
-        found, now = training_samples(measure_training(content, plan, quick=quick))
+        taken = measure_training(content, plan, quick=quick)
+        found, now = training_samples(taken)
         statistic = median
     else:
         _same(path, "worker", content.get("worker"), gate.worker_digest())
@@ -92,19 +97,20 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         trees = dict.fromkeys(ORDER, ("the tree here", gate.ROOT))
         sets = len(next(iter(content["seconds"].values()))[NEW])
         # Their ratio to themselves says nothing of how well their times are known.
-        taken = gate.take_turns(trees, sets, until=lambda _: False)
-        found, now = gate_samples({"seconds": taken})
+        taken = {"seconds": gate.take_turns(trees, sets, until=lambda _: False)}
+        found, now = gate_samples(taken)
         statistic = middle
     verdicts = {
         name: judge(stored[name], found[name], max(noise[name], now[name]), statistic)
         for name in stored
     }
     print(gate.table(f"{made['commit']} at {made['date']}", verdicts))
+    print(_other_versions(made["versions"], here["versions"]), end="")
     print(
         "\nThe two runs did not take turns: what the machine's speed did between them is in these "
         "ratios too.\nWhere one says slower, `--against` a commit tells whether the tree is."
     )
-    kept = {"provenance": here, "against": str(path), "stored": made, "seconds": found}
+    kept = {"provenance": here, "against": str(path), "stored": made, **taken}
     print(f"\nraw samples: {store('against-stored', kept, quick=quick)}")
     return verdicts
 
@@ -117,6 +123,9 @@ def judge(
     draws: int = 4000,
 ) -> Verdict:
     """Compare two runs that were not paired, each drawn for itself.
+
+    There is no difference only where the whole interval lies inside the limits: rounds are not
+    added until it is close.
 
     Args:
         old, new: seconds of each round, or of each set of processes.
@@ -131,7 +140,7 @@ def judge(
     ]
     low, high = np.quantile(drawn[0] - drawn[1], [0.025, 0.975])
     mid = statistic(np.log(new)) - statistic(np.log(old))
-    return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise))
+    return Verdict(*np.exp([mid, low, high]).tolist(), noise=noise, limit=limit(noise), close=False)
 
 
 def training_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, float]]:
@@ -148,10 +157,10 @@ def training_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, flo
 
 def measure_training(content: Mapping[str, Any], plan: Plan, *, quick: bool) -> dict[str, Any]:
     """Time the engine among its peers and along the number of models, as the stored run was."""
-    rate, device = product_rate(content["ceilings"]), resolve_device("auto")
+    device = resolve_device("auto")
     models = map(int, content["scaling"]["curve"])
     return {
-        "peers": compare_peers(plan.steps, plan.rounds, rate, device, quick=quick),
+        "peers": compare_peers(plan.steps, plan.rounds, content["ceilings"], device, quick=quick),
         "scaling": models_curve(models, plan.curve_steps, plan.curve_rounds, device),
     }
 
@@ -175,6 +184,16 @@ def far_end(low: float, high: float) -> float:
     Two runs that took no turns differ by more than either does from itself, so it is not the mean.
     """
     return max(abs(low), abs(high))
+
+
+def _other_versions(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """Say which versions are not those of the stored run: a difference may be theirs."""
+    other = [
+        f"{name} {then[name]} (now {now.get(name, 'absent')})"
+        for name in then
+        if then[name] != now.get(name)
+    ]
+    return f"\nthe stored run is of other versions: {', '.join(other)}\n" if other else ""
 
 
 def _same(path: Path, field: str, stored: object, here: object) -> None:

@@ -7,15 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from bench.ceilings import RATES, memory_rate, product_rate, step_flops
 from bench.demonstrate import count
 from bench.memory import beyond_one
 from bench.paired import NEW, WORDS
 from bench.parts import by_short_name
+from bench.peers import OURS, OURS_AGAIN, products_of
+from bench.timing import ratio
+from vaekit.model import Architecture
 
 Rows = list[list[str]]
 # A row whose times spread by more, from the 20 % that are lower to the 20 % that are higher, is
 # marked: rows are timed one after another, so what disturbed one did not disturb its neighbour.
 NOISY = 1.5
+
+
+def share_of_products(content: dict[str, Any], key: str, name: str) -> str:
+    """Share of a peer's time that its products take at the peak of their precision."""
+    peers = content[key]
+    problem, ceilings = peers["problem"], content["ceilings"]
+    precision = products_of(name, problem["precision"])
+    if not {*RATES[precision]} <= {*ceilings["product_flops_per_second"]}:
+        return "not measured"
+    architecture = Architecture.between(problem["pixels"], problem["hidden"], problem["latents"])
+    work = step_flops(architecture, problem["batch"]) * peers["steps"] * peers["models"]
+    seconds = statistics.median(peers["seconds"][name])
+    return f"{work / product_rate(ceilings, precision) / seconds:.0%}"
 
 
 def peer_rows(content: dict[str, Any], key: str = "peers") -> Rows:
@@ -28,7 +45,7 @@ def peer_rows(content: dict[str, Any], key: str = "peers") -> Rows:
         seconds = np.array(peers["seconds"][name]) * scale
         low, high = np.quantile(seconds, [0.2, 0.8])
         mid, ratio_low, ratio_high = row["ratio"]
-        part, first = row.get("share_of_products"), row.get("first_block_seconds")
+        first = row.get("first_block_seconds")
         found.append(
             [
                 name,
@@ -37,7 +54,7 @@ def peer_rows(content: dict[str, Any], key: str = "peers") -> Rows:
                 str(len(seconds)),
                 f"{mid:.2f}",
                 f"{ratio_low:.2f} to {ratio_high:.2f}",
-                "not measured" if part is None else f"{part:.0%}",
+                share_of_products(content, key, name),
                 f"{row['loss_error']:.1e}",
                 "not measured" if first is None else f"{first:.2f}",
             ]
@@ -48,10 +65,22 @@ def peer_rows(content: dict[str, Any], key: str = "peers") -> Rows:
 def curve_rows(content: dict[str, Any], key: str) -> Rows:
     """The table of times along an axis: "scaling" (models), "batch" or "width"."""
     axis = {"scaling": "models", "batch": "batch", "width": "hidden widths"}[key]
-    found = [[axis, "ms a model-step", "floor, ms", "floor over time"]]
+    head = [axis, "ms a model-step", "20 % to 80 %", "against itself (A/A)", "floor, ms"]
+    found = [[*head, "floor over time"]]
     for name, row in content[key]["curve"].items():
-        time, least = row["ms_per_model_step"], row["floor_ms"]
-        found.append([name, _ms(time), _ms(least), f"{least / time:.0%}"])
+        time, least, seconds = row["ms_per_model_step"], row["floor_ms"], row["seconds"]
+        low, high = np.quantile(seconds[OURS], [0.2, 0.8]) * time / np.median(seconds[OURS])
+        _, same_low, same_high = ratio(seconds[OURS_AGAIN], seconds[OURS])
+        found.append(
+            [
+                name,
+                _ms(time),
+                f"{_ms(low)} to {_ms(high)}",
+                f"{same_low:.2f} to {same_high:.2f}",
+                _ms(least),
+                f"{least / time:.0%}",
+            ]
+        )
     return found
 
 
@@ -122,6 +151,22 @@ def operation_rows(content: dict[str, Any]) -> Rows:
             ]
         )
     return found
+
+
+def operation_note(content: dict[str, Any]) -> str:
+    """Say how single operations were timed, and what their roofs are."""
+    ceilings = content["operations"]["ceilings"]
+    moved, work = memory_rate(ceilings) / 1e9, product_rate(ceilings) / 1e9
+    return (
+        "Each was held to its definition before and after it was timed, and each call reads memory "
+        "that is not in cache. The error is the largest one against the definition in float64, "
+        "over the largest value. The roof is the slower of the bytes at the faster of copying and "
+        f"reading, {moved:.1f} GB/s, and the arithmetic at the rate of products, {work:,.0f} "
+        "GFLOP/s, both the best of this run. Functions and the integer noise are slower than "
+        "products, so most of these cannot come near it. Rows are timed one after another: one "
+        "that is marked as noisy, whose times spread by more than a half, was disturbed, and "
+        "should not be compared with its neighbours."
+    )
 
 
 def kernel_note(content: dict[str, Any]) -> str:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import platform
-import re
-import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
-from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
 
-from vaekit.files import write_whole
-from vaekit.machine import device_name, synchronize, versions
+from vaekit.machine import synchronize
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).resolve().parents[1]
-REPORTS = ROOT / "reports" / "bench"
 # Shuffles of a round, of which the one is taken whose neighbours have been so least often.
 TRIED = 200
-
-
-class BenchError(Exception):
-    """What was asked for cannot be done: exit code 2, since 1 says that the tree is slower."""
 
 
 def interleave(
@@ -104,66 +86,3 @@ def ratio(over: list[float], under: list[float], draws: int = 10_000) -> tuple[f
     picks = np.random.default_rng(0).integers(len(ratios), size=(draws, len(ratios)))
     low, high = np.quantile(np.median(ratios[picks], axis=1), [0.025, 0.975])
     return float(np.median(ratios)), float(low), float(high)
-
-
-def machine_name() -> str:
-    """Name the processor with its threads and, where there is one, the card."""
-    cards = [torch.device("cuda")] if torch.cuda.is_available() else []
-    return ", ".join(map(device_name, [CPU, *cards]))
-
-
-def machine_slug() -> str:
-    """Name the machine by its processor, threads and card, fit for a folder's name."""
-    return re.sub(r"[^a-z0-9]+", "-", machine_name().lower()).strip("-")
-
-
-def said(*command: str) -> str:
-    """What a command prints; an empty text where it is not there or fails."""
-    if shutil.which(command[0]) is None:
-        return ""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    return "" if done.returncode else done.stdout.strip()
-
-
-def tools() -> dict[str, str]:
-    """Versions of what only the benchmarks use, and of what drives a card; "absent" where not."""
-    found = dict.fromkeys(("jax", "jaxlib"), "")
-    for package in found:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    compilers = (said(name, "--version").partition("\n")[0] for name in ("g++", "clang++"))
-    found["C++ compiler"] = next(filter(None, compilers), "")
-    query = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    found["driver"] = said(*query).partition("\n")[0]
-    triton = importlib.util.find_spec("triton")
-    if triton and triton.origin:
-        ptxas = Path(triton.origin).parent / "backends" / "nvidia" / "bin" / "ptxas"
-        found["ptxas"] = said(str(ptxas), "--version").rpartition("\n")[2]
-    return {name: text or "absent" for name, text in found.items()}
-
-
-def provenance(command: str) -> dict[str, Any]:
-    """What a figure needs beside it: command, commit, date, machine, versions, threads."""
-    return {
-        "command": command,
-        "commit": said("git", "describe", "--always", "--dirty") or "not a checkout",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine_name(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(terse=True),
-        "versions": versions() | tools(),
-    }
-
-
-def place(*, quick: bool = False) -> Path:
-    """Folder of this machine's samples: reports/bench/<machine>, a quick run's in `quick` there."""
-    return REPORTS / machine_slug() / ("quick" if quick else "")
-
-
-def store(name: str, content: Mapping[str, Any], *, quick: bool = False) -> Path:
-    """Write a benchmark's raw samples to `place`; a quick run never replaces a full one's."""
-    folder = place(quick=quick)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    write_whole(path, json.dumps(content, indent=1) + "\n")
-    return path

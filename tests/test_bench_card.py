@@ -7,6 +7,7 @@ import torch
 
 from bench import card
 from bench.eager import stacked_autograd, vaekit_engine
+from bench.errors import BenchError
 from bench.peers import OURS, OURS_AGAIN
 from bench.problem import default_problem
 from vaekit.config import SweepConfig
@@ -17,7 +18,7 @@ TINY = {"hidden": (8,), "grid": 1, "tile": 3, "batch": 4}
 
 
 def test_without_a_card_there_is_the_reason_alone() -> None:
-    found = card.measure_card(CPU, quick=True) | card.measure_sweeps(CPU, quick=False)
+    found = card.measure_card(CPU, {}, quick=True) | card.measure_sweeps(CPU, quick=False)
     assert found["full_float32"]["skipped"].keys() == {"full stacks and whole trainings"}
     assert found["full_tf32"] == found["whole"] == {}
     assert "on a card" in str(found["sweeps"]["skipped"])
@@ -28,7 +29,7 @@ def test_a_full_stack_is_timed_beside_its_peers_of_one_precision(
 ) -> None:
     peers = {OURS: vaekit_engine, "stacked autograd": stacked_autograd}
     monkeypatch.setattr(card, "PEERS", {"float32": peers})
-    monkeypatch.setattr(card, "card_products", lambda device: 1e15)
+    rates = {"product_flops_per_second": {"float32": 1e15, "float32, default": 1.0}}
     monkeypatch.setattr(
         card,
         "default_problem",
@@ -37,7 +38,7 @@ def test_a_full_stack_is_timed_beside_its_peers_of_one_precision(
         ),
     )
     with float32_products("high"):
-        found = card.full_stack(CPU, "float32", 3, quick=True)
+        found = card.full_stack(CPU, "float32", 3, rates, quick=True)
         assert torch.get_float32_matmul_precision() == "high"
     assert list(found["seconds"]) == [*peers, OURS_AGAIN]
     assert all(len(seconds) == 3 for seconds in found["seconds"].values())
@@ -57,12 +58,10 @@ def test_whole_trainings_have_their_floor_and_are_not_quicker(
         "from_preset",
         lambda name, seeds, steps, precision: tiny.model_copy(update={"steps": steps}),
     )
-    monkeypatch.setattr(card, "copy_rate", lambda device: 1e12)
-    found = card.whole_trainings(CPU, quick=True)
+    found = card.whole_trainings(CPU, {"copy_bytes_per_second": 1e12}, quick=True)
     parameters = 9 * 8 + 8 + 8 * 18 + 18 + 9 * 8 + 8 + 8 * 9 + 9
     least = found["rows"]["float32"]["floor_seconds"]
     assert least == pytest.approx(card.QUICK_STEPS * 24 * 2 * parameters / 1e12)
     assert found["seconds"]["float32"][0] > least
-    monkeypatch.setattr(card, "copy_rate", lambda device: 1.0)
-    with pytest.raises(RuntimeError, match="cannot be right"):
-        card.whole_trainings(CPU, quick=True)
+    with pytest.raises(BenchError, match="cannot be right"):
+        card.whole_trainings(CPU, {"copy_bytes_per_second": 1.0}, quick=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from bench import __main__ as cli
-from bench import gate, timing
+from bench import gate, storage
 from bench_samples import samples
 
 
@@ -83,15 +84,15 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     row |= {"again_over_triton": [1.0, 0.9, 1.1]}
     kernels = {"card": {"name": "A card"}, "copy_bytes_per_second": 2e12, "rows": [row]}
     asked: list[torch.device] = []
-    monkeypatch.setattr(timing, "REPORTS", tmp_path)
-    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(storage, "REPORTS", tmp_path)
+    monkeypatch.setattr(storage, "machine_slug", lambda: "here")
     monkeypatch.setattr(cli, "resolve_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(
         cli,
         "run",
         lambda device, quick, keep: asked.append(device) or (keep(samples()) and samples()),
     )
-    monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
+    monkeypatch.setattr(cli, "measure_operations", lambda **_: {"skipped": {"all": "a test"}})
     monkeypatch.setattr(cli, "measure_kernels", lambda quick: kernels)
     monkeypatch.setattr(sys, "argv", ["bench"])
     cli.main()
@@ -99,6 +100,9 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     summary = (tmp_path / "here" / "summary.md").read_text(encoding="utf-8")
     assert "Times of the device on A card" in summary
     assert "2,000 GB/s in this run" in summary
+    made = json.loads((tmp_path / "here" / "kernels.json").read_text())["provenance"]
+    assert made["command"] == "python -m bench"
+    assert 0 <= made["seconds"] < 60
     cells = "forward | 2.0 | 2.0 | 75% | 75% | 1.50 | 1.40 to 1.60 | 0.90 to 1.10"
     assert f"| pixel_nll gaussian M=121 | {cells} |" in summary
 
@@ -110,8 +114,8 @@ def test_a_run_that_is_cut_short_leaves_the_whole_one_alone(
         keep({"ceilings": {}})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(timing, "REPORTS", tmp_path)
-    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(storage, "REPORTS", tmp_path)
+    monkeypatch.setattr(storage, "machine_slug", lambda: "here")
     monkeypatch.setattr(cli, "run", cut)
     whole = tmp_path / "here" / "training.json"
     whole.parent.mkdir()
@@ -125,10 +129,10 @@ def test_a_run_that_is_cut_short_leaves_the_whole_one_alone(
 def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(timing, "REPORTS", tmp_path)
-    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(storage, "REPORTS", tmp_path)
+    monkeypatch.setattr(storage, "machine_slug", lambda: "here")
     monkeypatch.setattr(cli, "run", lambda device, quick, keep: keep(samples()) and samples())
-    monkeypatch.setattr(cli, "measure_operations", lambda quick: {"skipped": {"all": "a test"}})
+    monkeypatch.setattr(cli, "measure_operations", lambda **_: {"skipped": {"all": "a test"}})
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "training.json").write_text("full")
     monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
@@ -136,6 +140,10 @@ def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
     page = tmp_path / "here" / "quick" / "index.html"
     assert page.is_file()
     assert capsys.readouterr().out.endswith(f"{page}\n")
+    page.unlink()
+    monkeypatch.setattr(sys, "argv", ["bench", "--report", "--quick"])
+    cli.main()
+    assert page.is_file()
     assert [path.name for path in (tmp_path / "here").glob("*.*")] == ["training.json"]
     assert (tmp_path / "here" / "training.json").read_text() == "full"
 

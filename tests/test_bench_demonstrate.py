@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import demonstrate, gate, timing
+from bench import demonstrate, gate, provenance, storage
 from bench.demonstrate import (
     PLACE,
     PLANT,
@@ -112,8 +112,8 @@ def acted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], 
         return compared
 
     monkeypatch.setattr(gate, "checkout", checkout)
-    monkeypatch.setattr(timing, "REPORTS", tmp_path)
-    monkeypatch.setattr(timing, "machine_slug", lambda: "here")
+    monkeypatch.setattr(storage, "REPORTS", tmp_path)
+    monkeypatch.setattr(storage, "machine_slug", lambda: "here")
     return start
 
 
@@ -159,7 +159,7 @@ def test_one_that_was_stopped_is_continued_on_its_own_commit(
             raise KeyboardInterrupt
         return whole(*given)
 
-    made, now = timing.provenance, {"commit": "1a2b3c4-dirty"}
+    made, now = provenance.provenance, {"commit": "1a2b3c4-dirty"}
     monkeypatch.setattr(demonstrate, "provenance", lambda command: made(command) | now)
     monkeypatch.setattr(gate, "take_turns", stopped)
     with pytest.raises(KeyboardInterrupt):
@@ -189,6 +189,8 @@ def test_one_of_other_versions_is_begun_anew(tmp_path: Path) -> None:
     assert demonstrate.unfinished(path, asked) == {}
     path.write_text(json.dumps(asked | {"comparisons": [1]}))
     newer = asked | {"provenance": {"commit": "b", "versions": {"torch": "3"}}}
+    assert demonstrate.unfinished(path, newer)["comparisons"] == [1]
+    newer["provenance"] = {"commit": "a", "versions": {"torch": "3", "what is new": "1"}}
     assert demonstrate.unfinished(path, newer)["comparisons"] == [1]
     newer["provenance"] = {"commit": "a", "versions": {"torch": "4"}}
     assert demonstrate.unfinished(path, newer) == {}

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
-from bench import figures
-from bench.peers import OURS, OURS_BF16, OURS_COMPILED
+from bench import figures, tables
+from bench.errors import BenchError
+from bench.peers import OURS, OURS_AGAIN, OURS_BF16, OURS_COMPILED
+from bench.provenance import ROOT
 from bench.report import write_report
-from bench.timing import REPORTS, ROOT, BenchError, ratio
+from bench.storage import REPORTS
+from bench.timing import ratio
 from bench_samples import card_samples, samples
 
 
@@ -33,8 +36,11 @@ def test_the_pages_sentences_follow_the_samples(ours: float, words: str, tmp_pat
     assert "JAX vmap + scan: jax is not installed" in text
     assert text.count("data:image/png;base64,") == 7
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    shares = re.findall(r"^\| vaekit \|.*?\| (\d+%) \|", summary, re.MULTILINE)
+    # Two steps of ten models, at 4 GFLOP/s.
+    assert shares == [f"{2 * 10 * 197.492e6 / 4e9 / ours:.0%}"]
     assert "| one after another | 150.000 | 150.000 to 150.000 | 4 | " in summary
-    assert "| 256, 128 | 50.000 | 30.000 | 60% |" in summary
+    assert "| 256, 128 | 50.000 | 47.000 to 53.000 | 1.00 to 1.10 | 30.000 | 60% |" in summary
     assert "| products | 30.000 | 75% |" in summary
     assert "| in all, unwatched | 35.000 |  |" in summary
 
@@ -58,13 +64,32 @@ def test_a_cards_page_has_full_stacks_whole_trainings_and_another_floor(tmp_path
     write_report(tmp_path)
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "cost 2.00 µs a model-step, with float32 products." in summary
-    assert "That is ahead of its nearest peer: stacked autograd takes 2.00 times" in summary
+    assert "ahead of its nearest peer: stacked autograd takes 2.00 (2.00 to 2.00) times" in summary
     assert "With bf16 products: 10 models of the default network cost 1.00 µs" in summary
     assert "10,000 steps of 121 models take 9.0 s with float32, 4.0 s with bf16;" in summary
     assert "| float32 | 9.00 | 10.00, 9.00, 8.00 | 2.00 | 22% |" in summary
     assert "| bf16 | 14.9 |" in summary
     assert "| vaekit, bf16 | 0.00100 | " in summary
     assert "The floor is measured: a copy of weights and both moments" in summary
+
+
+def test_a_share_of_the_peak_is_of_a_rows_own_precision() -> None:
+    content = samples() | card_samples()
+    rates = content["ceilings"]["product_flops_per_second"]
+    assert tables.share_of_products(content, "full_float32", OURS) == "98746%"
+    assert tables.share_of_products(content, "full_tf32", OURS) == "not measured"
+    rates |= {"tf32": 4e13, "bfloat16": 8e13}
+    assert tables.share_of_products(content, "full_tf32", OURS) == "10%"
+    assert tables.share_of_products(content, "full_tf32", OURS_BF16) == "10%"
+
+
+def test_an_engine_is_ahead_where_its_own_noise_does_not_reach(tmp_path: Path) -> None:
+    content = samples()
+    content["peers"]["seconds"][OURS_AGAIN] = [0.9, 1.0, 2.1, 2.1]
+    (tmp_path / "training.json").write_text(json.dumps(content))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    said = "level with its nearest peer: stacked autograd takes 2.00 (2.00 to 2.00) times as long"
+    assert said in text
 
 
 def test_a_run_that_was_cut_short_has_a_page_of_what_it_measured(tmp_path: Path) -> None:
@@ -142,12 +167,15 @@ def test_kernels_that_were_not_built_have_their_reason(tmp_path: Path) -> None:
 
 
 def test_every_file_of_samples_says_what_made_it(tmp_path: Path) -> None:
-    (tmp_path / "training.json").write_text(json.dumps(samples()))
+    whole = samples()
+    whole["provenance"]["seconds"] = 90.0
+    (tmp_path / "training.json").write_text(json.dumps(whole))
     made = {"command": "nox -s bench -- --demonstrate", "commit": "def", "date": "2026-02-02"}
     content = {"provenance": made, "skipped": {"operations, compile": "a reason"}}
     (tmp_path / "operations.json").write_text(json.dumps(content))
     write_report(tmp_path)
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "- took: 1.5 min up to the raw samples\n" in summary
     said = "- operations.json: nox -s bench -- --demonstrate, def, 2026-02-02\n"
     assert said in summary
     assert "operations, compile: a reason" in summary

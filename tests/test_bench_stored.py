@@ -14,12 +14,13 @@ import torch
 from bench import gate, stored
 from bench.bench_training import FULL, QUICK
 from bench.curves import STACK
+from bench.errors import BenchError
 from bench.gate import worker_digest
 from bench.paired import AGAIN, BASE, NEW, middle
 from bench.peers import OURS, OURS_AGAIN, PEERS
 from bench.problem import default_problem
+from bench.provenance import provenance
 from bench.stored import against_stored, find, judge, median
-from bench.timing import BenchError, provenance
 
 Content = dict[str, Any]
 
@@ -36,6 +37,7 @@ def training(seconds: float) -> Content:
             "seconds": {OURS: rounds, **others, OURS_AGAIN: rounds[::-1]},
         },
         "scaling": {"steps": FULL.curve_steps, "curve": {"4": {"seconds": twice}}},
+        "ceilings": {},
     }
 
 
@@ -77,7 +79,27 @@ def test_a_training_is_judged_by_its_medians_and_says_that_it_is_not_paired(
     }
     assert verdicts["training"].ratio == pytest.approx(seconds, rel=0.01)
     assert "did not take turns" in capsys.readouterr().out
-    assert kept["seconds"]["training"] == training(seconds)["peers"]["seconds"][OURS]
+    assert kept["peers"] == training(seconds)["peers"]
+    assert kept["scaling"] == training(seconds)["scaling"]
+
+
+def test_a_difference_that_its_interval_does_not_tell_is_not_known() -> None:
+    assert judge([1.0] * 9, [1.0, 1.2] * 5, 0.0).word == "not known"
+    assert judge([1.0] * 9, [1.0, 1.01] * 5, 0.0).word == "no difference"
+
+
+def test_versions_that_are_not_those_of_the_stored_run_are_said(
+    tmp_path: Path, kept: Content, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(stored, "measure_training", lambda *_, **__: training(1.0))
+    path = write(tmp_path, "training.json", training(1.0))
+    against_stored(path, quick=False)
+    assert "other versions" not in capsys.readouterr().out
+    content = training(1.0)
+    content["provenance"]["versions"] |= {"torch": "1.0", "a tool": "2"}
+    against_stored(write(tmp_path, "training.json", content), quick=False)
+    said = capsys.readouterr().out
+    assert f"of other versions: torch 1.0 (now {torch.__version__}), a tool 2 (now absent)" in said
 
 
 @pytest.mark.parametrize("loud", ["stored", "new"])
@@ -108,7 +130,7 @@ def test_a_training_is_timed_among_the_same_peers_as_the_stored_one(
     content = training(1.0) | {"ceilings": {"product_flops_per_second": rates}}
     stored.measure_training(content, FULL, quick=False)
     assert asked == [
-        (FULL.steps, FULL.rounds, 3.0, torch.device("cpu"), False),
+        (FULL.steps, FULL.rounds, content["ceilings"], torch.device("cpu"), False),
         (FULL.curve_steps, FULL.curve_rounds, torch.device("cpu")),
     ]
 
@@ -153,7 +175,9 @@ def test_another_machine_or_problem_is_refused_before_anything_is_timed(
         against_stored(write(tmp_path, "training.json", content), quick=False)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"provenance": {"machine": "a", "versions": {}}, "peers": {}}']
+)
 def test_a_file_that_holds_something_else_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "training.json").write_text(text)
     with pytest.raises(BenchError, match="allowed: samples that"):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bench import gate, paired
+from bench.errors import BenchError
 from bench.paired import (
     AGAIN,
     BASE,
@@ -24,7 +25,6 @@ from bench.paired import (
     judge,
     measure,
 )
-from bench.timing import BenchError
 
 
 def noisy(

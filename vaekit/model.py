@@ -35,11 +35,17 @@ class Architecture:
     @classmethod
     def of(cls, config: SweepConfig) -> Architecture:
         """Return the architecture that a configuration asks for."""
-        down = (config.pixels, *config.hidden)
-        up = (config.latents, *reversed(config.hidden), config.pixels)
-        encoder = (*pairwise(down), (down[-1], 2 * config.latents))
-        decoder = tuple(pairwise(up))
-        return cls(encoder, decoder, config.decoder_output == "linear")
+        linear = config.decoder_output == "linear"
+        return cls.between(config.pixels, config.hidden, config.latents, linear_output=linear)
+
+    @classmethod
+    def between(
+        cls, pixels: int, hidden: Sequence[int], latents: int, *, linear_output: bool = False
+    ) -> Architecture:
+        """Return the one with some hidden widths between the pixels and the latents."""
+        down, up = (pixels, *hidden), (latents, *reversed(hidden), pixels)
+        encoder = (*pairwise(down), (down[-1], 2 * latents))
+        return cls(encoder, tuple(pairwise(up)), linear_output)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
