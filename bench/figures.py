@@ -19,7 +19,13 @@ from vaekit.figures.style import ACCENT, INK, MUTED, RULE, heading, house_style,
 PEER_MARKERS = "x+v^<>Dsph"
 # Times that differ by more have a logarithmic axis.
 WIDE = 100
-LOOKS = {"reference": ("o", MUTED), "torch": ("D", ACCENT), "compile": ("^", INK)}
+LOOKS = {
+    "reference": ("o", MUTED),
+    "torch": ("D", ACCENT),
+    "triton": ("D", ACCENT),
+    "triton (A/A)": ("x", MUTED),
+    "compile": ("^", INK),
+}
 
 
 def ladder(content: dict[str, Any], key: str = "peers") -> Figure:
@@ -207,9 +213,9 @@ def noise(content: dict[str, Any]) -> Figure:
     return made
 
 
-def roofline(content: dict[str, Any]) -> Figure:
+def roofline(content: dict[str, Any], key: str = "operations") -> Figure:
     """Rate of every operation against its arithmetic for each byte, below the measured roof."""
-    rows, ceilings = content["operations"]["rows"], content["operations"]["ceilings"]
+    rows, ceilings = content[key]["rows"], content[key]["ceilings"]
     memory_peak, peak = memory_rate(ceilings), product_rate(ceilings)
     with house_style():
         made = new_figure(7.0, 4.8)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +19,8 @@ from torch._functorch import config as functorch
 
 Implementation = Callable[..., Any]
 Timed = Callable[[], object]
+# Sets of inputs that calls take turns with.
+ROTATED = 3
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,44 @@ def checked(operation: Operation, implementations: Mapping[str, Implementation])
             checks.assert_matches(
                 run, operation.definition, operation.inputs, oracle=operation.oracle
             )
+
+
+def error(operation: Operation, run: Implementation, direction: str) -> float:
+    """Hold outputs or gradients to the tests' rule.
+
+    Returns:
+        The largest error against the definition in float64, over the largest value.
+
+    Raises:
+        AssertionError: it is more than the rule allows.
+    """
+    checks = module_of_tests("checks")
+    control = checks.run(operation.definition, operation.inputs)
+    cotangents = checks.random_like(control[0])
+    oracle = operation.oracle or operation.definition
+    exact = checks.run(oracle, checks.widen(operation.inputs), cotangents)
+    found = checks.run(run, operation.inputs, cotangents)
+    if direction == "forward":
+        trios = [dict(enumerate(outputs)) for outputs, _ in (found, exact, control)]
+    else:
+        trios = [gradients for _, gradients in (found, exact, control)]
+    errors = []
+    for name in trios[0]:
+        a, b, c = (values[name] for values in trios)
+        checks.compare(f"{direction} {name}", a, b, c, non_finite=False)
+        errors.append(float((a.double() - b).abs().max() / b.abs().max()))
+    return max(errors)
+
+
+def turning(sets: Sequence[Operation], run: Implementation) -> dict[str, Timed]:
+    """The calls to time, each of which takes the next of several sets of inputs."""
+    made = [directions(operation, run) for operation in sets]
+
+    def turned(direction: str) -> Timed:
+        calls = itertools.cycle([calls[direction] for calls in made])
+        return lambda: next(calls)()
+
+    return {direction: turned(direction) for direction in made[0]}
 
 
 def directions(operation: Operation, run: Implementation) -> dict[str, Timed]:

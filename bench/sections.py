@@ -167,7 +167,8 @@ SECTIONS = (
         "Kernels on the card",
         "kernels",
         tables.kernel_note,
-        rows=tables.kernel_rows,
+        partial(figures.roofline, key="kernels"),
+        tables.kernel_rows,
     ),
     Section(
         "resources",

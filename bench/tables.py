@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.bench_kernels import beside_ours
 from bench.ceilings import RATES, memory_rate, product_rate, step_flops
 from bench.demonstrate import count
 from bench.memory import beyond_one
@@ -172,39 +173,39 @@ def operation_note(content: dict[str, Any]) -> str:
 def kernel_note(content: dict[str, Any]) -> str:
     """Say what the kernels' times are and what they are shares of."""
     found = content["kernels"]
+    moved, work = memory_rate(found["ceilings"]) / 1e9, product_rate(found["ceilings"]) / 1e9
     return (
         f"Times of the device on {found['card']['name']}, each implementation held to its "
         "definition before and after. Cold: a buffer larger than L2 is overwritten before every "
-        "call; warm: the call is repeated. 100 % is the copy bandwidth, "
-        f"{found['copy_bytes_per_second'] / 1e9:,.0f} GB/s in this run."
+        "call; warm: the call is repeated. Calls take turns with several sets of inputs. The error "
+        "is the largest one against the definition in float64, over the largest value. The roof is "
+        f"the slower of the bytes at {moved:,.0f} GB/s and the arithmetic at the rate of float32 "
+        f"products, {work:,.0f} GFLOP/s in this run; functions and the integer noise are slower "
+        "than those. Definitions that torch.compile does not build have no row of it."
     )
 
 
 def kernel_rows(content: dict[str, Any]) -> Rows:
     """The table of the kernels on a card."""
-    head = ["operation", "pass", "cold, us", "warm, us", "of copy", "compile, of copy"]
-    found = [[*head, "time of compile over ours", "95 % interval", "A/A"]]
-    for row in content["kernels"]["rows"]:
-        cold, warm = (
-            statistics.median(row[key]["triton"]) * 1e6 for key in ("cold_seconds", "warm_seconds")
-        )
-        share = row["share_of_copy"]
-        beside = row["compile_over_triton"]
-        mid, interval = (
-            (f"{beside[0]:.2f}", f"{beside[1]:.2f} to {beside[2]:.2f}") if beside else ("-", "-")
-        )
-        _, same_low, same_high = row["again_over_triton"]
+    head = ["operation", "size", "pass", "implementation", "cold, us", "warm, us", "GB/s"]
+    found = [[*head, "of its roof", "time over triton's", "95 % interval", "worst error"]]
+    rows = content["kernels"]["rows"]
+    for row in rows:
+        cold, warm = (statistics.median(row[key]) for key in ("seconds", "warm_seconds"))
+        mid, low, high = beside_ours(row, rows)
         found.append(
             [
                 row["operation"],
+                row["size"],
                 row["direction"],
-                f"{cold:.1f}",
-                f"{warm:.1f}",
-                f"{share['triton']:.0%}",
-                f"{share['compile']:.0%}" if beside else "cannot be compiled",
-                mid,
-                interval,
-                f"{same_low:.2f} to {same_high:.2f}",
+                row["implementation"],
+                f"{cold * 1e6:.1f}",
+                f"{warm * 1e6:.1f}",
+                f"{row['bytes'] / cold / 1e9:,.0f}",
+                f"{row['share_of_roof']:.0%}",
+                f"{mid:.2f}",
+                f"{low:.2f} to {high:.2f}",
+                f"{row['error']:.1e}",
             ]
         )
     return found

@@ -8,20 +8,18 @@ The timer is the process's clock, which on a CPU is right; `bench_kernels` has a
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from bench.ceilings import beyond_cache
 from bench.kernel_ops import SIZES, kernel_operations, layer
-from bench.operation import Implementation, Operation, Timed, checked, directions, module_of_tests
+from bench.operation import ROTATED, Operation, checked, error, module_of_tests, turning
 from vaekit.compiler import compiler_missing
 
 CPU = torch.device("cpu")
 IMPLEMENTATIONS = ("reference", "torch", "compile")
-ROTATED, WARMUP = 3, 2
+WARMUP = 2
 SIZE, SMALL = "a sweep", "small"
 
 
@@ -42,33 +40,6 @@ def rows() -> list[tuple[str, str, str]]:
     ]
 
 
-def error(operation: Operation, run: Implementation, direction: str) -> float:
-    """Hold outputs or gradients to the tests' rule.
-
-    Returns:
-        The largest error against the definition in float64, over the largest value.
-
-    Raises:
-        AssertionError: it is more than the rule allows.
-    """
-    checks = module_of_tests("checks")
-    control = checks.run(operation.definition, operation.inputs)
-    cotangents = checks.random_like(control[0])
-    oracle = operation.oracle or operation.definition
-    exact = checks.run(oracle, checks.widen(operation.inputs), cotangents)
-    found = checks.run(run, operation.inputs, cotangents)
-    if direction == "forward":
-        trios = [dict(enumerate(outputs)) for outputs, _ in (found, exact, control)]
-    else:
-        trios = [gradients for _, gradients in (found, exact, control)]
-    errors = []
-    for name in trios[0]:
-        a, b, c = (values[name] for values in trios)
-        checks.compare(f"{direction} {name}", a, b, c, non_finite=False)
-        errors.append(float((a.double() - b).abs().max() / b.abs().max()))
-    return max(errors)
-
-
 # The compiler's own modules use what PyTorch itself has deprecated.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.parametrize(("name", "direction", "implementation"), rows())
@@ -87,16 +58,14 @@ def test_operation(
     run = operation.implementation(implementation, "inductor" if timed else "aot_eager")
     first, *_, last = sets = operation.rotated(ROTATED)
     checked(first, {implementation: run})
-    calls = itertools.cycle([directions(operation, run)[direction] for operation in sets])
     flush = torch.empty(beyond_cache() if timed else 1, dtype=torch.uint8)
 
-    def cold() -> tuple[tuple[Timed], dict[str, object]]:
+    def cold() -> None:
         # Written before every call, outside of its time.
         flush.add_(1)
-        return (next(calls),), {}
 
     benchmark.pedantic(
-        lambda call: call(),
+        turning(sets, run)[direction],
         setup=cold,
         rounds=request.config.getoption("benchmark_min_rounds"),
         warmup_rounds=WARMUP,

@@ -77,12 +77,15 @@ def test_what_cannot_be_compared_is_no_regression(
 def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = {"triton": [2e-6, 2e-6], "compile": [3e-6, 3e-6], "triton (A/A)": [2e-6, 2e-6]}
-    row = {"operation": "pixel_nll gaussian M=121", "direction": "forward", "bytes": 10}
-    row |= {"share_of_copy": dict.fromkeys(times, 0.75), "cold_seconds": times}
-    row |= {"warm_seconds": times, "compile_over_triton": [1.5, 1.4, 1.6]}
-    row |= {"again_over_triton": [1.0, 0.9, 1.1]}
-    kernels = {"card": {"name": "A card"}, "copy_bytes_per_second": 2e12, "rows": [row]}
+    row = {"operation": "pixel_nll gaussian", "size": "M=121", "direction": "forward"}
+    row |= {"bytes": 10**6, "work": 10**6, "share_of_roof": 0.75, "error": 1e-7}
+    rows = [
+        row | {"implementation": name, "seconds": [t, t], "warm_seconds": [1e-6, 1e-6]}
+        for name, t in (("triton", 2e-6), ("compile", 3e-6))
+    ]
+    ceilings = {"copy_bytes_per_second": 2e12, "read_bytes_per_second": 1e12}
+    ceilings |= {"product_flops_per_second": {"float32": 5e13, "float32, default": 5e13}}
+    kernels = {"card": {"name": "A card"}, "ceilings": ceilings, "rows": rows}
     asked: list[torch.device] = []
     monkeypatch.setattr(storage, "REPORTS", tmp_path)
     monkeypatch.setattr(storage, "machine_slug", lambda: "here")
@@ -99,12 +102,13 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     assert asked == [torch.device("cuda")]
     summary = (tmp_path / "here" / "summary.md").read_text(encoding="utf-8")
     assert "Times of the device on A card" in summary
-    assert "2,000 GB/s in this run" in summary
+    assert "bytes at 2,000 GB/s and the arithmetic" in summary
+    cells = "forward | compile | 3.0 | 1.0 | 333 | 75% | 1.50 | 1.50 to 1.50 | 1.0e-07"
+    assert f"| pixel_nll gaussian | M=121 | {cells} |" in summary
+    assert (tmp_path / "here" / "figures" / "kernels.png").is_file()
     made = json.loads((tmp_path / "here" / "kernels.json").read_text())["provenance"]
     assert made["command"] == "python -m bench"
     assert 0 <= made["seconds"] < 60
-    cells = "forward | 2.0 | 2.0 | 75% | 75% | 1.50 | 1.40 to 1.60 | 0.90 to 1.10"
-    assert f"| pixel_nll gaussian M=121 | {cells} |" in summary
 
 
 def test_a_run_that_is_cut_short_leaves_the_whole_one_alone(

@@ -5,18 +5,27 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
-from bench import bench_kernels
-from bench.bench_kernels import copy_bandwidth, interleave, main
+from bench import bench_kernels, block_sizes, clock
+from bench.clock import Clock, interleave
+from bench.errors import BenchError
 from bench.kernel_ops import SIZES, kernel_operations, layer
-from bench.operation import Operation, checked, directions
+from bench.operation import Operation, Timed, checked, directions
 from vaekit_kernels import launch, reference
 
 CPU = torch.device("cpu")
+CEILINGS = {
+    "copy_bytes_per_second": 100.0,
+    "read_bytes_per_second": 40.0,
+    "product_flops_per_second": {"float32": 1000.0, "float32, default": 400.0},
+}
+NO_CLOCK = SimpleNamespace(cold=None, warm=None)
 
 
 def small() -> Operation:
@@ -31,13 +40,14 @@ def small() -> Operation:
     )
 
 
+@pytest.mark.parametrize("module", [bench_kernels, block_sizes])
 def test_without_a_card_it_says_so_and_prints_no_figure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["bench_kernels"])
+    monkeypatch.setattr(sys, "argv", ["bench"])
     with pytest.raises(SystemExit, match="no CUDA device"):
-        main()
+        module.main()
     assert capsys.readouterr().out == ""
 
 
@@ -90,12 +100,12 @@ def test_the_card_waits_until_the_calls_are_queued(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append(f"wait {cycles:,}"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("read"))
-    clock = object.__new__(bench_kernels.Clock)
-    clock.flush = torch.ones(2)
-    assert clock.cold(lambda: done.append("call")) == pytest.approx(3e-3)
+    timer = object.__new__(Clock)
+    timer.flush = torch.ones(2)
+    assert timer.cold(lambda: done.append("call")) == pytest.approx(3e-3)
     assert done == ["wait 16,777,216", "event", "call", "event", "read"]
-    assert not clock.flush.any()
-    assert clock.warm(lambda: None) == pytest.approx(3e-3 / bench_kernels.WARM_CALLS)
+    assert not timer.flush.any()
+    assert timer.warm(lambda: None) == pytest.approx(3e-3 / clock.WARM_CALLS)
 
 
 def test_a_wrong_kernel_prints_nothing(
@@ -106,8 +116,47 @@ def test_a_wrong_kernel_prints_nothing(
     monkeypatch.setattr(bench_kernels, "interleave", lambda *_: pytest.fail("it was timed"))
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     with pytest.raises(AssertionError, match="allowed"):
-        bench_kernels.compare(None, operation, 1.0, 1)
+        bench_kernels.compare(NO_CLOCK, operation, CEILINGS, 1)
     assert capsys.readouterr().out == ""
+
+
+def test_a_row_has_its_roof_its_error_and_the_kernel_beside_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every call of a name reads the next set of inputs."""
+    seen: dict[int, list[float]] = {}
+
+    def timed(calls: dict[str, Timed], timer: object, rounds: int) -> dict[str, list[float]]:
+        for place, call in enumerate(calls.values()):
+            found = [call() for _ in range(4)]
+            values = [one if isinstance(one, torch.Tensor) else one[0] for one in found]
+            assert torch.equal(values[0], values[3])
+            assert not torch.equal(values[0], values[1])
+            seen.setdefault(place, []).append(float(values[0].sum()))
+        return {name: [2.0 + place] * rounds for place, name in enumerate(calls)}
+
+    monkeypatch.setattr(bench_kernels, "interleave", timed)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    operation = replace(small(), forward_bytes=100, backward_bytes=50, forward_work=1500)
+    rows = bench_kernels.compare(NO_CLOCK, operation, CEILINGS, 5)
+    named = [(row["direction"], row["implementation"]) for row in rows]
+    names = ("triton", "compile", "triton (A/A)")
+    assert named == [(way, name) for way in ("forward", "backward") for name in names]
+    shares = [row["share_of_roof"] for row in rows]
+    assert shares == pytest.approx([0.75, 0.5, 0.375, 0.25, 0.5 / 3, 0.125])
+    assert [bench_kernels.beside_ours(row, rows)[0] for row in rows] == [1.0, 1.5, 2.0] * 2
+    assert all(0 <= row["error"] < 1e-5 for row in rows)
+    assert len(seen) == 3
+    assert capsys.readouterr().out.count("small  ") == 6
+
+
+def test_a_time_below_the_roof_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        bench_kernels, "interleave", lambda calls, *_: {name: [0.5] for name in calls}
+    )
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    with pytest.raises(BenchError, match="cannot be right"):
+        bench_kernels.compare(NO_CLOCK, replace(small(), forward_bytes=100), CEILINGS, 1)
 
 
 def test_both_directions_can_be_called_again_and_again() -> None:
@@ -156,12 +205,4 @@ def test_every_row_to_sweep_has_candidates_and_the_pinned_one_is_among_them() ->
         name for operation in kernel_operations(CPU, ["small"]) for name in operation.pinned
     }:
         rows = launch.PINNED[name]
-        assert rows[launch.FALLBACK] in bench_kernels.candidates(name)
-
-
-def test_the_copy_is_counted_in_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_kernels, "interleave", lambda *_: {"copy": [0.5, 0.5, 9.0]})
-    monkeypatch.setattr(bench_kernels, "COPY_BYTES", 8)
-    for name in ("randint", "empty_like"):
-        monkeypatch.setattr(torch, name, lambda *_, **__: None)
-    assert copy_bandwidth(type("NoClock", (), {"cold": None})(), 3) == 32.0
+        assert rows[launch.FALLBACK] in block_sizes.candidates(name)

@@ -4,8 +4,8 @@ The rows of the training step were chosen on an NVIDIA H200 (2026-11-26, torch 2
 the time that each kernel took in a step of 121 models; the other architectures run with the same.
 The rows of the single ops are NOT TUNED: they come from the reasons below and from what the
 cross-compiler reports (no spills, registers that leave the multiprocessor full). `python -m
-bench.bench_kernels --sweep` times their alternatives on a card; copy a winner here by hand and
-write card, date and figure beside it.
+bench.block_sizes` times their alternatives on a card; copy a winner here by hand and write card,
+date and figure beside it.
 
 Every row is compiled and held to a baseline by `nox -s compile`.
 """

@@ -1,0 +1,90 @@
+"""Times of other block sizes than the pinned ones, on this machine's card.
+
+    python -m bench.block_sizes
+
+Every candidate is held to the definition before it is timed. A person copies a winner to
+`vaekit_kernels/launch.py` with card, date and figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+from unittest import mock
+
+import torch
+
+from bench.bench_kernels import OURS, ROUNDS, card, lacking, roof
+from bench.ceilings import believed, measure_ceilings
+from bench.clock import Clock, interleave
+from bench.kernel_ops import kernel_operations
+from bench.operation import ROTATED, Operation, checked, module_of_tests, turning
+from bench.provenance import provenance
+from bench.storage import store
+from vaekit_kernels import launch
+
+TILES = {
+    "sigmoid_grid": ([4, 8, 16, 32], [32, 64, 128]),
+    "render": ([4, 16, 64], [64, 128, 512]),
+    "reparameterise": ([16, 32, 64, 128], [16]),
+    "reparameterise_backward": ([16, 32, 64, 128], [16]),
+    "pixel_nll": ([1, 2, 4, 8], [128, 512]),
+    "pixel_nll_backward": ([1], [512, 1024, 2048, 4096]),
+}
+WARPS = (2, 4, 8)
+
+
+def candidates(name: str) -> list[launch.Launch]:
+    """Block sizes worth timing for a row of `launch.PINNED`."""
+    return [launch.Launch(*sizes) for sizes in itertools.product(*TILES[name], WARPS)]
+
+
+def sweep(
+    clock: Clock, operation: Operation, ceilings: Mapping[str, Any], rounds: int
+) -> list[dict[str, Any]]:
+    """Check and time every candidate of an operation's rows; print the best of each."""
+    found = []
+    for name, direction in zip(operation.pinned, ("forward", "backward"), strict=False):
+        least = roof(operation, direction, ceilings)
+        for candidate in candidates(name):
+            rows = dict(launch.PINNED[name]) | {
+                launch.FALLBACK: candidate,
+                launch.architecture(torch.device("cuda")): candidate,
+            }
+            with mock.patch.object(launch, "PINNED", dict(launch.PINNED) | {name: rows}):
+                kernel = operation.implementation(OURS)
+                checked(operation, {OURS: kernel})
+                call = turning(operation.rotated(ROTATED), kernel)[direction]
+                cold = interleave({OURS: call}, clock.cold, rounds)[OURS]
+            share = believed(least, statistics.median(cold))
+            found.append(
+                {"operation": operation.name, "row": name, **asdict(candidate), "share": share,
+                 "cold_seconds": cold}
+            )  # fmt: skip
+        best = max((row for row in found if row["row"] == name), key=lambda row: row["share"])
+        print(
+            f"{operation.name:32}{name:26}{best['share']:6.0%} of its roof: "
+            f"{best['rows']} x {best['cols']}, {best['warps']} warps"
+        )
+    return found
+
+
+def main() -> None:
+    """Time every candidate on this machine's card and store the samples."""
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
+    if lacking():
+        raise SystemExit(f"block_sizes: there is {lacking()}, so there is nothing to time.")
+    device, clock, rows = torch.device("cuda"), Clock(), []
+    ceilings, noise = measure_ceilings(device), module_of_tests("oracle").normals
+    for operation in kernel_operations(device, ("a sweep", "beyond L2"), noise):
+        rows += sweep(clock, operation, ceilings, ROUNDS)
+    made = {"provenance": provenance("python -m bench.block_sizes"), "card": card()}
+    print(f"\nraw samples: {store('block-sizes', made | {'ceilings': ceilings, 'rows': rows})}")
+
+
+if __name__ == "__main__":
+    main()
