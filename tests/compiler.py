@@ -311,6 +311,7 @@ CASES: dict[str, Callable[[], None]] = {
         "tf32", hidden=(256,), kl="sample", drawn=False, likelihood="bernoulli"
     ),
     "step, tf32, linear, ragged": step_case("tf32", hidden=(256,), batch=127, linear=True),
+    "step, tf32, many tiles": step_case("tf32", hidden=(256,), batch=2112),
     "step, tf32, one": step_case("tf32", hidden=(), models=1, streams=1, batch=1),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from pathlib import Path
 from unittest import mock
 
@@ -11,7 +12,7 @@ import torch
 
 from vaekit import compiled_step, engine
 from vaekit.block import inputs, make_block
-from vaekit.compiler import compiler_missing
+from vaekit.compiler import compiler_missing, program
 from vaekit.config import PRESETS, ConfigError, SweepConfig
 from vaekit.engine import REPAID_MODEL_STEPS, engine_name, make_step
 from vaekit.interrupt import Interrupted, Interrupts
@@ -70,7 +71,11 @@ def test_without_a_compiler_auto_is_torch_and_compiled_is_refused(
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("no g++ here\nat all"), PermissionError(13, "Permission denied", "/tmp/x")],
+    [
+        RuntimeError("no g++ here\nat all"),
+        PermissionError(13, "Permission denied", "/tmp/x"),
+        RuntimeError(),
+    ],
 )
 def test_whatever_keeps_torch_from_building_is_a_reason(
     monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -79,6 +84,15 @@ def test_whatever_keeps_torch_from_building_is_a_reason(
     said = compiler_missing.__wrapped__()
     assert said.startswith(f"torch.compile builds no programs here ({type(error).__name__}: ")
     assert "\n" not in said
+
+
+def test_calls_of_a_program_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own settings are variables of the thread's context, which keeps every one."""
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    made = program(lambda x: x + 1, 1)
+    before = len(copy_context())
+    assert [made(x) for x in range(100)] == list(range(1, 101))
+    assert len(copy_context()) == before
 
 
 @pytest.mark.usefixtures("pretended")

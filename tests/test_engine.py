@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 
 import vaekit
 from equivalence import assert_equivalent
-from vaekit.block import make_block
+from vaekit.block import Replay, make_block
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.data import draw
 from vaekit.engine import DESCRIPTIONS, PRECISIONS, engine_name, make_step
@@ -64,6 +66,58 @@ def test_amd_has_no_product_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.version, "hip", "6")
     with pytest.raises(ConfigError, match="allowed: float32, tf32, bf16 with the engine triton"):
         engine_name(asked, cuda)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden": (65_536, 32_768)}, r"hidden: got \(65536, 32768\); allowed: layers of less"),
+        ({"hidden": (65_536,), "batch": 32_768}, "batch: got 32768; allowed: at most 32,752 with"),
+        ({"hidden": (65_536,), "batch": 32_752}, ""),
+        ({"hidden": (65_504, 32_735)}, ""),
+    ],
+)
+def test_what_kernels_cannot_address_is_refused(
+    changes: dict, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offsets in a model's tensor are 32-bit: beyond them a kernel would read elsewhere."""
+    monkeypatch.setattr("vaekit.engine.runs_triton", lambda backend, tensor: True)
+    cuda = torch.device("meta")
+    if not message:
+        assert engine_name(config(engine="triton", **changes), cuda) == "triton"
+        return
+    with pytest.raises(ConfigError, match=message):
+        engine_name(config(engine="triton", **changes), cuda)
+    assert engine_name(config(engine="torch", **changes), cuda) == "torch"
+
+
+def test_a_block_is_captured_on_the_device_that_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own stream for captures is the first card's, where nothing would be recorded."""
+    second, done = torch.device("cuda", 1), list[object]()
+
+    @contextmanager
+    def entered(what: str, *about: object) -> Iterator[None]:
+        done.append((what, *about))
+        yield
+        done.append(f"{what} left")
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "graph")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: f"stream of {device}")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: entered("device", device))
+    monkeypatch.setattr(
+        torch.cuda, "graph", lambda graph, stream, capture_error_mode: entered(graph, stream)
+    )
+    replay = Replay(lambda t: done.append("trained") or t, CPU)
+    replay.device = second
+    graph, _ = replay._capture()
+    assert graph == "graph"
+    assert done == [
+        ("device", second),
+        ("graph", "stream of cuda:1"),
+        "trained",
+        "graph left",
+        "device left",
+    ]
 
 
 @pytest.mark.parametrize("engine", ["reference", "torch"])

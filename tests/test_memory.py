@@ -157,19 +157,19 @@ def test_the_refusal_is_at_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
             check_memory(setup, CPU, 12)
 
 
-def test_moments_that_wait_on_the_host_must_fit_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_card_leaves_to_the_host_must_fit_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters and moments, 12 bytes a parameter, and the checkpoint that is made of them."""
     setup, card = config(baseline_seeds=0), torch.device("cuda")
-    monkeypatch.setattr(memory, "engine_name", lambda config, device: "triton")
     dataset = DATASET_COPIES * sum(dataset_bytes(setup).values())
-    moments = 8 * 12 * Architecture.of(setup).parameters
-    assert memory.host_moment_bytes(setup, CPU, 12) == 0
+    waiting = 2 * 12 * 12 * Architecture.of(setup).parameters
+    assert memory.host_bytes(setup, CPU, 12) == 0
     for short in (0, 1):
-        free = {"cpu": dataset + moments - short, "cuda": 2**40}
+        free = {"cpu": dataset + waiting - short, "cuda": 2**40}
         monkeypatch.setattr(memory, "free_memory", lambda device, free=free: free[device.type])
         if not short:
             assert check_memory(setup, card, 12) == 12
             continue
-        with pytest.raises(ConfigError, match="^stack: .*moments of 12 models wait in"):
+        with pytest.raises(ConfigError, match="^stack: .*a checkpoint of 12 models take"):
             check_memory(setup, card, 12)
 
 

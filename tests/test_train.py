@@ -8,7 +8,7 @@ import torch
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.model import StackedVAE
 from vaekit.progress import Silent
-from vaekit.stack import Stack, model_bytes, plan, stack_size
+from vaekit.stack import Stack, checkpoint_bytes, model_bytes, plan, stack_size
 from vaekit.train import curve_steps, train
 
 CPU = torch.device("cpu")
@@ -99,13 +99,16 @@ def test_the_stack_size_obeys_the_user_and_the_memory(monkeypatch: pytest.Monkey
     setup = config(seeds=9)
     assert stack_size(config(stack=4), CPU) == 4
     assert stack_size(config(stack=1000), CPU) == 6
-    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: 7 * model_bytes(setup))
+    # On a CPU a checkpoint is made in the same memory.
+    one, cuda = model_bytes(setup) + checkpoint_bytes(setup), torch.device("cuda")
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: 7 * one)
     assert stack_size(setup, CPU) == 3
-    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: model_bytes(setup))
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: one)
     assert stack_size(setup, CPU) == 1
-    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: model_bytes(setup) - 1)
-    needed = f"trains in {model_bytes(setup):,} bytes, and {model_bytes(setup) - 1:,} are free"
-    with pytest.raises(ConfigError, match=needed):
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: model_bytes(setup))
+    assert stack_size(setup, cuda) == 1
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: one - 1)
+    with pytest.raises(ConfigError, match=f"trains in {one:,} bytes, and {one - 1:,} are free"):
         stack_size(setup, CPU)
 
 

@@ -47,6 +47,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "batch-below-block": {"batch": 31},
     "batch-at-block": {"batch": 32},
     "batch-above-block": {"batch": 33},
+    "more-tiles-than-are-unrolled": {"batch": 2112, "hidden": (8,), "beta": BETA[:1]},
 }
 
 

@@ -187,7 +187,15 @@ class Replay:
     def _capture(self) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         graph = torch.cuda.CUDAGraph()
         # What another thread asks of the card meanwhile is none of the graph's business; by default
-        # it ends the capture, as happened beside JAX in the benchmark.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        # it ends the capture, as happened beside JAX in the benchmark. The stream is of our device:
+        # torch's own is of the first, where nothing of a training elsewhere would be captured.
+        with (
+            torch.cuda.device(self.device),
+            torch.cuda.graph(
+                graph,
+                stream=torch.cuda.Stream(self.device),
+                capture_error_mode="thread_local",
+            ),
+        ):
             terms = self.train(self.first + self.offsets)
         return graph, terms

@@ -206,7 +206,8 @@ def _read_one(path: Path, about: Mapping[str, Any], check: Check) -> Checkpoint:
         size = file.stat().st_size
         if size != manifest.size:
             raise CheckpointError(file, f"has {size} bytes; allowed: {manifest.size}")
-        check_fits(file, size)
+        # The content and the arrays made of it are there at once.
+        check_fits(file, 2 * size)
         content = file.read_bytes()
     except OSError as error:
         raise CheckpointError(file, f"cannot be read ({error})") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from functools import cache, wraps
 from typing import ParamSpec, TypeVar
@@ -21,9 +22,22 @@ def compiler_missing() -> str:
         torch.compile(lambda x: x + 1.0)(torch.ones(3))
     # No compiler, or no place for what it builds.
     except (RuntimeError, OSError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = next(iter(str(error).strip().splitlines()), "no reason given")
         return f"torch.compile builds no programs here ({type(error).__name__}: {line})"
     return ""
+
+
+@cache
+def compiler_version() -> str:
+    """Name the C++ compiler that torch.compile builds programs with, and its version."""
+    # Not before it is asked for: it loads torch's compiler.
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    command = [get_cpp_compiler(), "--version"]
+    done = subprocess.run(  # noqa: S603 (the one that torch runs)
+        command, capture_output=True, text=True, check=True
+    )
+    return done.stdout.partition("\n")[0]
 
 
 def program(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:
@@ -37,11 +51,14 @@ def program(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Call
         args, kwargs: of the first call, whose result is dropped.
     """
     built = torch.compile(function, dynamic=False, fullgraph=True)
-    limits = {"recompile_limit": PROGRAMS, "accumulated_recompile_limit": PROGRAMS}
+    # One for all calls: each that torch makes stays in the thread's context for good.
+    limits = torch._dynamo.config.patch(
+        {"recompile_limit": PROGRAMS, "accumulated_recompile_limit": PROGRAMS}
+    )
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with torch._dynamo.config.patch(limits):
+        with limits:
             return built(*args, **kwargs)
 
     run(*args, **kwargs)

@@ -64,6 +64,8 @@ def engine_name(config: SweepConfig, device: torch.device) -> str:
             runs_triton("triton", here)
         except ValueError as error:
             raise ConfigError("engine", name, f"auto, reference, torch ({error})") from None
+    if name == "triton":
+        _check_offsets(config)
     # AMD's compiler has no such product.
     lacking = ("tf32x3",) if torch.version.hip else ()
     allowed = ["float32", *(kind for kind in PRECISIONS[name] if kind not in lacking)]
@@ -71,6 +73,27 @@ def engine_name(config: SweepConfig, device: torch.device) -> str:
         where = f"{', '.join(allowed)} with the engine {name} on {device}"
         raise ConfigError("precision", config.precision, where)
     return name
+
+
+def _check_offsets(config: SweepConfig) -> None:
+    """Refuse what kernels cannot address: a place within one model's tensor is a 32-bit number.
+
+    Raises:
+        ConfigError: a weight or an activation of one model holds 2**31 values or more.
+    """
+
+    def padded(width: int) -> int:
+        # A row, at the most: mean and logvar are padded each by itself.
+        return width + 32
+
+    sizes = Architecture.of(config).sizes
+    if any(padded(i) * padded(o) >= 2**31 for i, o in sizes):
+        fits = "layers of less than 2**31 weights with the engine triton; torch has no such limit"
+        raise ConfigError("hidden", config.hidden, fits)
+    widest = max(padded(width) for size in sizes for width in size)
+    if config.batch * widest >= 2**31:
+        fits = f"at most {(2**31 - 1) // widest:,} with the engine triton and these layers"
+        raise ConfigError("batch", config.batch, fits)
 
 
 def _repays(config: SweepConfig) -> bool:

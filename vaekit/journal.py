@@ -26,6 +26,7 @@ from torch import Tensor
 
 from vaekit import checkpoint
 from vaekit.checkpoint import Array, Check, CheckpointError
+from vaekit.compiler import compiler_version
 from vaekit.config import SweepConfig
 from vaekit.engine import engine_name
 from vaekit.files import read_small, write_whole
@@ -42,7 +43,17 @@ PLAN = "plan.json"
 INTERVAL_SECONDS = 60.0
 COST_SHARE = 0.02
 # What may change the bits of a training; the rest of a manifest's versions is for the record.
-DECIDING = ("vaekit", "torch", "triton", "numpy", "device", "threads", "products", "engine")
+DECIDING = (
+    "vaekit",
+    "torch",
+    "triton",
+    "numpy",
+    "device",
+    "threads",
+    "products",
+    "engine",
+    "compiler",
+)
 
 
 class _Shard(BaseModel):
@@ -137,7 +148,9 @@ class Journal:
     def versions(self) -> dict[str, str]:
         """What makes the results of this process, from the first time that it is asked for."""
         device = resolve_device(self.config.device)
-        return {"engine": engine_name(self.config, device), **provenance(device)}
+        engine = engine_name(self.config, device)
+        found = {"engine": engine, **provenance(device)}
+        return found | ({"compiler": compiler_version()} if engine == "compiled" else {})
 
     def plan(self, make: Callable[[], list[Stack]], threads: int) -> tuple[list[Stack], int]:
         """Return the run's shards and threads: as when it began, or else chosen now and kept.
@@ -204,7 +217,8 @@ class Journal:
         codes = [STATUSES.index(status) for status in arrays["status"].tolist()]
         stored = {**arrays, "status": np.array(codes, dtype=np.int8)}
         self.write(f"shard-{index:05d}", stack, self.config.steps, stored)
-        for path in list(self.directory.glob(f"training-{index:05d}*")):
+        # A shard's own, and its parts'; not those of a shard whose number has more digits.
+        for path in list(self.directory.glob(f"training-{index:05d}[-.]*")):
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
@@ -235,9 +249,9 @@ class Journal:
         """Say, once, where what made a checkpoint is not what goes on with it."""
         here = self.versions
         others = ", ".join(
-            f"{name} {there.get(name, 'unknown')} (here {here[name]})"
+            f"{name} {there.get(name, 'unknown')} (here {here.get(name, 'none')})"
             for name in DECIDING
-            if there.get(name) != here[name]
+            if there.get(name) != here.get(name)
         )
         if others and others not in self.noticed:
             self.noticed.add(others)

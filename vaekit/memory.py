@@ -2,8 +2,9 @@
 
 The dataset is held in the process that makes it: as what was measured, as the labelled arrays that
 are made of it, and in part once more while those are written. Beside it a stack is measured, or the
-untrained networks are, on the device; while a card trains, moments wait on the host. Counts are of
-what grows with the sweep, and from above; all else is a few hundred megabytes at most.
+untrained networks are, on the device; while a card trains, moments wait on the host, and
+checkpoints are made there. Counts are of what grows with the sweep, and from above; all else is a
+few hundred megabytes at most.
 """
 
 from __future__ import annotations
@@ -15,12 +16,11 @@ import torch
 
 from vaekit.axis_scores import labels
 from vaekit.config import ConfigError, SweepConfig
-from vaekit.engine import engine_name
 from vaekit.evaluate import EXAMPLES, LATENT_VALUES, RECONSTRUCTIONS
 from vaekit.machine import free_memory
 from vaekit.model import Architecture
 from vaekit.results import COORDINATES, DIRECTIONS, FITS, OPTIONAL, SCHEMA, Variable
-from vaekit.stack import MEMORY_SHARE, Stack, model_bytes
+from vaekit.stack import MEMORY_SHARE, Stack, checkpoint_bytes, model_bytes
 
 HOST = torch.device("cpu")
 # Up to 3.4 were seen, where nearly all of the dataset is pictures.
@@ -60,9 +60,9 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
     free, dataset = free_memory(HOST), DATASET_COPIES * sum(dataset_bytes(config).values())
     if dataset > free:
         raise _refusal(config, _longest(config), "the dataset takes", dataset, free, HOST)
-    waiting = host_moment_bytes(config, device, size)
+    waiting = host_bytes(config, device, size)
     if waiting > free - dataset:
-        what = f"moments of {size} models wait in"
+        what = f"moments and a checkpoint of {size} models take"
         raise _refusal(config, "stack", what, waiting, free - dataset, HOST)
     left = free - dataset if device.type == "cpu" else free_memory(device)
     grid, draws = grid_bytes(config), draws_bytes(config)
@@ -76,10 +76,15 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
     return max(1, min(size, int(left * MEMORY_SHARE) // (grid + draws)))
 
 
-def host_moment_bytes(config: SweepConfig, device: torch.device, size: int) -> int:
-    """Bytes on the host that the moments of a stack take while kernels on a card keep their own."""
-    on_card = device.type == "cuda" and engine_name(config, device) == "triton"
-    return 2 * 4 * Architecture.of(config).parameters * size if on_card else 0
+def host_bytes(config: SweepConfig, device: torch.device, size: int) -> int:
+    """Bytes on the host that a stack takes while it trains on a card.
+
+    A checkpoint, and what it is made of: parameters, and moments, which wait there all the time
+    while kernels keep their own.
+    """
+    if device.type == "cpu":
+        return 0
+    return size * (checkpoint_bytes(config) + 3 * 4 * Architecture.of(config).parameters)
 
 
 def dataset_bytes(config: SweepConfig) -> dict[str, int]:
@@ -110,7 +115,7 @@ def draws_bytes(config: SweepConfig) -> int:
 def stack_bytes(config: SweepConfig, stack: Stack) -> int:
     """Bytes that a stack takes at its most, while it is trained or measured."""
     measured = grid_bytes(config) + draws_bytes(config)
-    return stack.models * max(model_bytes(config), measured)
+    return stack.models * max(model_bytes(config) + checkpoint_bytes(config), measured)
 
 
 def _item_bytes(variable: Variable) -> int:

@@ -59,6 +59,11 @@ def model_bytes(config: SweepConfig) -> int:
     return 4 * (4 * architecture.parameters + config.batch * (activations + noise))
 
 
+def checkpoint_bytes(config: SweepConfig) -> int:
+    """Bytes of a checkpoint of one model, parameters and both moments, which is made in memory."""
+    return 3 * 4 * Architecture.of(config).parameters
+
+
 def stack_size(config: SweepConfig, device: torch.device) -> int:
     """Choose how many models train in one pass.
 
@@ -71,6 +76,8 @@ def stack_size(config: SweepConfig, device: torch.device) -> int:
     models = len(config.mu) * len(config.beta) * config.seeds
     wanted = config.stack or (models if device.type == "cuda" else CPU_STACK)
     free, each = free_memory(device), model_bytes(config)
+    if device.type == "cpu":
+        each += checkpoint_bytes(config)
     if each > free:
         raise ConfigError(
             "hidden",

@@ -1,7 +1,7 @@
 """What training changes: the parameters of a stack, Adam's moments, and which models still train.
 
-Every engine of `step` works on a `State` and leaves it as any other would, up to rounding, so one
-engine can continue where another stopped.
+Every engine of `step` works on a `State` and leaves it as any other would, up to rounding and to
+the last update of a model that is stopped, so one engine can continue where another stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ class State:
         learning_rate: of each model, float64 [M].
         stopped: the step that stopped each model, int64 [M]; 0 while it trains. A stopped model
             keeps its parameters and its moments in every bit. An engine stops a model whose terms
-            or gradient's norm are not finite, and nothing of those reaches its parameters.
+            or gradient's norm are not finite, and no value of those reaches its parameters. The
+            Triton engine takes the norm by tiles, and where it is that of a weight alone, the other
+            tiles and the biases have been updated once more.
     """
 
     vae: StackedVAE

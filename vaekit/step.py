@@ -98,7 +98,8 @@ class TorchStep:
     """The same step with its backward pass written out and its buffers allocated once.
 
     With bf16 products the weights are rounded once a step and activations and their gradients are
-    stored rounded; every sum over pixels or latents, Adam and the parameters stay float32.
+    stored rounded, as are the gradients of weights and biases before Adam reads them; what products
+    sum, the terms, Adam and the parameters stay float32.
     """
 
     name = "torch"

@@ -11,8 +11,9 @@ q once, 24 bytes a parameter, which is what bounds a stack that is larger than t
 model if its terms or the norm of its biases' gradient are not finite (see `vaekit.adam.healthy`),
 and updates the biases. `weights_kernel` runs after it and reads both. A weight gradient is known
 there only: a program whose norm is not finite leaves its weights alone and notes -t in `stopped`,
-which `finish_kernel` turns into t at the next step. Until then, as no program waits for another,
-the model's other weights are updated, whichever of them comes first.
+which `finish_kernel` turns into t at the next step. In the step that it is noted, as no program
+waits for another, the model's biases and its other weights are updated, whichever of them comes
+first.
 
 Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1.
 """
@@ -31,6 +32,7 @@ _BETA2 = tl.constexpr(0.999)
 _LOG_BETA1 = tl.constexpr(-0.10536051565782628)
 _LOG_BETA2 = tl.constexpr(-0.0010005003335835335)
 _EPSILON = tl.constexpr(1e-8)
+_UNROLLED = tl.constexpr(16)
 
 
 @triton.jit
@@ -60,9 +62,13 @@ def _adam(w_ptr, avg_ptr, sq_ptr, offsets, mask, grad, rate, correction):
 @triton.jit
 def _sum_tiles(columns_ptr, offs, mask, TILES: tl.constexpr, T):
     total = tl.zeros(offs.shape, tl.float32)
-    # Unrolled, so that no load waits for the one before.
-    for tile in tl.static_range(TILES):
-        total += tl.load(columns_ptr + tile * T + offs, mask=mask, other=0.0)
+    # Unrolled, so that no load waits for the one before; but not thousands of them.
+    if TILES <= _UNROLLED:
+        for tile in tl.static_range(TILES):
+            total += tl.load(columns_ptr + tile * T + offs, mask=mask, other=0.0)
+    else:
+        for tile in range(TILES):
+            total += tl.load(columns_ptr + tile * T + offs, mask=mask, other=0.0)
     return total
 
 
