@@ -100,6 +100,11 @@ def poison(step: TritonStep) -> None:
     written = [memory.stats, memory.noise, *memory.inputs[1:], *memory.grads]
     for tensor in [*written, fused.nll_parts, fused.columns]:
         tensor.fill_(torch.nan)
+    # Where the programs of a layer take more samples than those of another, the rest stays zero.
+    for start, (_, out), grad in zip(memory.bias_starts, memory.sizes, memory.grads, strict=True):
+        row = fused.output_row if grad is memory.grads[-1] else fused.backward_row
+        tiles = -(-fused.batch // row.rows)
+        fused.columns[:, tiles:, start : start + out] = 0.0
 
 
 def test_products_of_bf16_begin_with_the_weights_rounded() -> None:
