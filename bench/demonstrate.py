@@ -108,9 +108,10 @@ def unfinished(path: Path, asked: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     same = all(content[key] == asked[key] for key in ("benchmark", "sets", "worker", "plant"))
-    then, now = (made["provenance"]["versions"] for made in (content, asked))
+    then, now = content["provenance"], asked["provenance"]
+    same = same and then["machine"] == now["machine"]
     # Of what it recorded; what is recorded only since then is not known to differ.
-    return content if same and then.items() <= now.items() else {}
+    return content if same and then["versions"].items() <= now["versions"].items() else {}
 
 
 def demonstrate(trials: int, sets: int = SETS) -> bool:

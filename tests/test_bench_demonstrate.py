@@ -182,15 +182,19 @@ def test_one_that_was_stopped_is_continued_on_its_own_commit(
     assert compared[6:] == [*["HEAD"] * 5, "the slower copy of HEAD"]
 
 
-def test_one_of_other_versions_is_begun_anew(tmp_path: Path) -> None:
+def test_one_of_other_versions_or_of_another_machine_is_begun_anew(tmp_path: Path) -> None:
     asked = {"benchmark": "b", "sets": 8, "worker": "w", "plant": "p"}
-    asked |= {"provenance": {"commit": "a", "versions": {"torch": "3"}}}
+    asked |= {"provenance": {"commit": "a", "machine": "m", "versions": {"torch": "3"}}}
     path = tmp_path / "part.json"
     assert demonstrate.unfinished(path, asked) == {}
     path.write_text(json.dumps(asked | {"comparisons": [1]}))
-    newer = asked | {"provenance": {"commit": "b", "versions": {"torch": "3"}}}
-    assert demonstrate.unfinished(path, newer)["comparisons"] == [1]
-    newer["provenance"] = {"commit": "a", "versions": {"torch": "3", "what is new": "1"}}
-    assert demonstrate.unfinished(path, newer)["comparisons"] == [1]
-    newer["provenance"] = {"commit": "a", "versions": {"torch": "4"}}
-    assert demonstrate.unfinished(path, newer) == {}
+    for versions, machine, found in (
+        ({"torch": "3"}, "m", [1]),
+        ({"torch": "3", "what is new": "1"}, "m", [1]),
+        ({"torch": "4"}, "m", None),
+        ({"torch": "3"}, "another", None),
+    ):
+        made = {"commit": "b", "machine": machine, "versions": versions}
+        assert (
+            demonstrate.unfinished(path, asked | {"provenance": made}).get("comparisons") == found
+        )
