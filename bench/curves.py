@@ -36,10 +36,14 @@ def floor(problem: Problem) -> Block:
         return _copies(problem)
     vae, setup, device = problem.stack(), problem.config, problem.device
     models, sizes = problem.models, vae.architecture.sizes
-    inputs = [torch.rand(models, setup.batch, i, device=device) for i, _ in sizes]
-    errors = [torch.rand(models, setup.batch, o, device=device) for _, o in sizes]
-    outputs = [torch.empty_like(error) for error in errors]
-    input_errors = [torch.empty_like(x) for x in inputs]
+    # What a layer writes the next one reads, as in any engine, so no more memory is touched. The
+    # latents alone are not what the encoder gives.
+    outputs, errors = ([torch.rand(models, setup.batch, o) for _, o in sizes] for _ in range(2))
+    inputs, input_errors = (
+        [torch.rand(models, setup.batch, i) if index in (0, len(vae.encoder)) else made[index - 1]
+         for index, (i, _) in enumerate(sizes)]
+        for made in (outputs, errors)
+    )  # fmt: skip
     vae.flat.grad = torch.empty_like(vae.flat)
     gradients = vae.architecture.split(vae.flat.grad)
     adam = torch.optim.Adam([vae.flat], lr=setup.learning_rate, fused=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -201,22 +201,25 @@ def _time(ms: float) -> str:
 
 
 def _beside_the_nearest(peers: dict[str, Any], engine: str) -> str:
-    """Hold an engine against the peer that comes nearest to it.
-
-    It is ahead or behind where the whole interval is, of what it differs from itself too.
-    """
+    """Hold an engine against the peer that comes nearest to it."""
     seconds = peers["seconds"]
     others = {name: ratio(seconds[name], seconds[engine]) for name in seconds if name not in OWN}
     nearest = min(others, key=lambda name: others[name][0])
-    mid, low, high = others[nearest]
+    interval = "{:.2f} ({:.2f} to {:.2f})".format(*others[nearest])
+    word = relation(seconds, nearest, engine)
+    return f"That is {word} its nearest peer: {nearest} takes {interval} times as long."
+
+
+def relation(seconds: Mapping[str, list[float]], name: str, engine: str) -> str:
+    """Say where an engine stands beside a peer.
+
+    It is ahead or behind where the whole interval is, of what the engine differs from itself too.
+    """
+    _, low, high = ratio(seconds[name], seconds[engine])
     _, same_low, same_high = ratio(seconds[OURS_AGAIN], seconds[OURS])
-    relation = "level with"
     if low > max(1.0, same_high):
-        relation = "ahead of"
-    elif high < min(1.0, same_low):
-        relation = "behind"
-    interval = f"{mid:.2f} ({low:.2f} to {high:.2f})"
-    return f"That is {relation} its nearest peer: {nearest} takes {interval} times as long."
+        return "ahead of"
+    return "behind" if high < min(1.0, same_low) else "level with"
 
 
 def summary(content: dict[str, Any], parts: list[dict[str, Any]]) -> str:
