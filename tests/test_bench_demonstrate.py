@@ -22,7 +22,7 @@ from bench.demonstrate import (
     kept_its_word,
     plant,
 )
-from bench.paired import AGAIN, BASE, NEW
+from bench.paired import AGAIN, BASE, NEW, ROUNDS
 from bench.report import write_report
 from bench_samples import samples
 
@@ -145,6 +145,7 @@ def test_every_comparison_is_kept_and_counted(
     seen = 2 if slowdown > 1.0 else 0
     assert f"| {PLANTED} | 2 | {seen} | {2 - seen} | 0 |" in summary
     assert f"is {said} slower, as measured" in summary
+    assert f"The gate itself takes {ROUNDS} rounds by now" in summary
 
 
 def test_one_that_was_stopped_is_continued_on_its_own_commit(
