@@ -18,18 +18,18 @@ from unittest import mock
 
 import torch
 
-from bench.bench_kernels import OURS, ROUNDS, card, lacking, roof
-from bench.ceilings import believed, measure_ceilings
-from bench.clock import Clock, interleave
+from bench.bench_kernels import KERNEL, ROUNDS, WARMUP, card_facts, lacking
+from bench.ceilings import believed, measure_ceilings, roof
+from bench.clock import Clock
 from bench.kernel_ops import kernel_operations
 from bench.operation import ROTATED, Operation, checked, module_of_tests, turning
 from bench.provenance import provenance
 from bench.storage import store
+from bench.timing import interleave
 from vaekit_kernels import launch
 
 TILES = {
     "sigmoid_grid": ([4, 8, 16, 32], [32, 64, 128]),
-    "render": ([4, 16, 64], [64, 128, 512]),
     "reparameterise": ([16, 32, 64, 128], [16]),
     "reparameterise_backward": ([16, 32, 64, 128], [16]),
     "pixel_nll": ([1, 2, 4, 8], [128, 512]),
@@ -49,23 +49,23 @@ def sweep(
     """Check and time every candidate of an operation's rows; print the best of each."""
     found = []
     for name, direction in zip(operation.pinned, ("forward", "backward"), strict=False):
-        least = roof(operation, direction, ceilings)
+        least = roof(*operation.work(direction), ceilings)
         for candidate in candidates(name):
             rows = dict(launch.PINNED[name]) | {
                 launch.FALLBACK: candidate,
                 launch.architecture(torch.device("cuda")): candidate,
             }
             with mock.patch.object(launch, "PINNED", dict(launch.PINNED) | {name: rows}):
-                kernel = operation.implementation(OURS)
-                checked(operation, {OURS: kernel})
+                kernel = operation.implementation(KERNEL)
+                checked(operation, {KERNEL: kernel})
                 call = turning(operation.rotated(ROTATED), kernel)[direction]
-                cold = interleave({OURS: call}, clock.cold, rounds)[OURS]
+                cold = interleave({KERNEL: call}, rounds, WARMUP, timer=clock.cold)[KERNEL]
             share = believed(least, statistics.median(cold))
             found.append(
-                {"operation": operation.name, "row": name, **asdict(candidate), "share": share,
+                {"operation": operation.name, "op": name, **asdict(candidate), "share": share,
                  "cold_seconds": cold}
             )  # fmt: skip
-        best = max((row for row in found if row["row"] == name), key=lambda row: row["share"])
+        best = max((row for row in found if row["op"] == name), key=lambda row: row["share"])
         print(
             f"{operation.name:32}{name:26}{best['share']:6.0%} of its roof: "
             f"{best['rows']} x {best['cols']}, {best['warps']} warps"
@@ -78,12 +78,15 @@ def main() -> None:
     argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0]).parse_args()
     if lacking():
         raise SystemExit(f"block_sizes: there is {lacking()}, so there is nothing to time.")
-    device, clock, rows = torch.device("cuda"), Clock(), []
+    device, clock = torch.device("cuda"), Clock()
     ceilings, noise = measure_ceilings(device), module_of_tests("oracle").normals
+    made = {"provenance": provenance("python -m bench.block_sizes"), "card": card_facts()}
+    rows: list[dict[str, Any]] = []
     for operation in kernel_operations(device, ("a sweep", "beyond L2"), noise):
         rows += sweep(clock, operation, ceilings, ROUNDS)
-    made = {"provenance": provenance("python -m bench.block_sizes"), "card": card()}
-    print(f"\nraw samples: {store('block-sizes', made | {'ceilings': ceilings, 'rows': rows})}")
+        # After every operation: all of them take many minutes.
+        path = store("block-sizes", made | {"ceilings": ceilings, "rows": rows})
+    print(f"\nraw samples: {path}")
 
 
 if __name__ == "__main__":

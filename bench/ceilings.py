@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from bench.clock import Clock
 from bench.errors import BenchError
 from bench.timing import interleave
 from vaekit.model import Architecture
@@ -86,9 +87,11 @@ def measure_ceilings(
         "copy": lambda: target.copy_(source),
         "read": source.sum,
         **products,
-        "call": calls,
     }
-    samples = interleave(functions, rounds, warmup=2, device=device)
+    # By the clock that kernels are timed with: the host's would add what a launch takes.
+    timer = Clock().cold if device.type == "cuda" else None
+    samples = interleave(functions, rounds, warmup=2, device=device, timer=timer)
+    samples |= interleave({"call": calls}, rounds, warmup=2, device=device)
     for name, seconds in (before or {}).get("seconds", {}).items():
         samples[name] = seconds + samples[name]
     best = {name: min(seconds) for name, seconds in samples.items()}
@@ -101,7 +104,7 @@ def measure_ceilings(
     }
 
 
-def memory_rate(ceilings: dict[str, Any]) -> float:
+def memory_rate(ceilings: Mapping[str, Any]) -> float:
     """Bytes a second of the faster of copying and reading: nothing that moves bytes is quicker."""
     return float(max(ceilings["copy_bytes_per_second"], ceilings["read_bytes_per_second"]))
 
@@ -110,6 +113,11 @@ def product_rate(ceilings: Mapping[str, Any], precision: str = "float32") -> flo
     """Operations a second of large products of a precision."""
     rates = ceilings["product_flops_per_second"]
     return float(max(rates[name] for name in RATES[precision]))
+
+
+def roof(moved: int, work: int, ceilings: Mapping[str, Any]) -> float:
+    """Seconds that bytes and float32 operations take at the least, whichever is slower."""
+    return max(moved / memory_rate(ceilings), work / product_rate(ceilings))
 
 
 def step_flops(architecture: Architecture, batch: int) -> int:

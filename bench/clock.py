@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
-
-from bench.operation import Timed
-from bench.timing import orders
 
 WARM_CALLS = 20
 # Cycles, some milliseconds, that the card waits before a time begins: the host queues the calls
@@ -22,16 +19,16 @@ class Clock:
         size = torch.cuda.get_device_properties(0).L2_cache_size
         self.flush = torch.empty(max(4 * size, 2**28), dtype=torch.uint8, device="cuda")
 
-    def cold(self, call: Timed) -> float:
+    def cold(self, call: Callable[[], object]) -> float:
         """Seconds of one call whose memory is not in cache."""
         self.flush.zero_()
         return self._seconds(call, 1)
 
-    def warm(self, call: Timed) -> float:
+    def warm(self, call: Callable[[], object]) -> float:
         """Seconds of a call among many."""
         return self._seconds(call, WARM_CALLS) / WARM_CALLS
 
-    def _seconds(self, call: Timed, count: int) -> float:
+    def _seconds(self, call: Callable[[], object], count: int) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda._sleep(HEAD_START)
         start.record()
@@ -40,16 +37,3 @@ class Clock:
         end.record()
         torch.cuda.synchronize()
         return float(start.elapsed_time(end)) * 1e-3
-
-
-def interleave(
-    calls: Mapping[str, Timed], timer: Callable[[Timed], float], rounds: int
-) -> dict[str, list[float]]:
-    """Time every call once a round, in `orders`; three rounds are not counted."""
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for number, order in enumerate(orders(list(calls), 3 + rounds), -3):
-        for name in order:
-            seconds = timer(calls[name])
-            if number >= 0:
-                samples[name].append(seconds)
-    return samples

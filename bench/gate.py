@@ -3,7 +3,7 @@
 Three processes stand ready, two with the commit's sources and one with the tree's as it lies here,
 uncommitted changes included; `paired` takes turns between them, in sets of fresh processes, and
 decides. Exit code 1 means a regression, and the raw samples are stored whatever the verdict.
-It times what a CPU runs, beside a card too: kernels of a card are for a stored run to compare with.
+It times what a CPU runs, beside a card too: a card's trainings are compared with a stored run's.
 """
 
 from __future__ import annotations

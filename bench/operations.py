@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.ceilings import believed, measure_ceilings, memory_rate, product_rate
+from bench.ceilings import believed, measure_ceilings, roof
 from bench.errors import BenchError
 from bench.provenance import ROOT
 from bench.test_operations import rows
@@ -79,10 +79,9 @@ def measure_operations(*, quick: bool, before: Mapping[str, Any] | None = None) 
     print("\nsingle operations, each held to its definition, timed, and held again\n", flush=True)
     records = time_operations(declared, QUICK_CALLS if quick else CALLS)
     ceilings = measure_ceilings(before=before)
-    bytes_a_second, work_a_second = memory_rate(ceilings), product_rate(ceilings)
     for record in records:
         info, seconds = record["extra_info"], record["stats"]["data"]
-        least = max(info["bytes"] / bytes_a_second, info["work"] / work_a_second)
+        least = roof(info["bytes"], info["work"], ceilings)
         share = believed(least, statistics.median(seconds))
         name = f"{info['operation']}, {info['direction']}, {info['implementation']}"
         print(f"{name:50}{statistics.median(seconds) * 1e3:10.3f} ms{share:8.0%} of its roof")

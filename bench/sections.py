@@ -141,7 +141,7 @@ SECTIONS = (
         "Peak memory",
         "memory",
         "Planned is what a stack is sized by: parameters, gradient, both moments, activations, and "
-        "the images and noise of a block of steps.",
+        "the images and noise of a block of steps. A checkpoint is not in it.",
         figures.memory,
         tables.memory_rows,
     ),

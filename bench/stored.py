@@ -18,6 +18,7 @@ import numpy as np
 
 from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
+from bench.ceilings import measure_ceilings
 from bench.curves import STACK, models_curve
 from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, middle, of_sets
@@ -47,12 +48,16 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         BenchError: the file holds something else.
     """
-    parts = ("peers", "scaling", "ceilings") if path.name == "training.json" else ("seconds",)
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["provenance"]["machine"], content["provenance"]["versions"]
-        for part in parts:
-            content[part].items()
+        made = content["provenance"]
+        made["machine"], made["versions"].items(), made["commit"], made["date"]
+        if path.name == "training.json":
+            content["peers"]["problem"], content["peers"]["seconds"].items()
+            content["scaling"]["steps"], content["scaling"]["curve"].items()
+            content["ceilings"]["seconds"].items()
+        else:
+            content["seconds"].items()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BenchError(
             f"against: got {path}; allowed: samples that `nox -s bench` has stored ({error})"
@@ -158,9 +163,11 @@ def training_samples(content: Mapping[str, Any]) -> tuple[Samples, dict[str, flo
 def measure_training(content: Mapping[str, Any], plan: Plan, *, quick: bool) -> dict[str, Any]:
     """Time the engine among its peers and along the number of models, as the stored run was."""
     device = resolve_device("auto")
+    ceilings = measure_ceilings(device, before=content["ceilings"])
     models = map(int, content["scaling"]["curve"])
     return {
-        "peers": compare_peers(plan.steps, plan.rounds, content["ceilings"], device, quick=quick),
+        "ceilings": ceilings,
+        "peers": compare_peers(plan.steps, plan.rounds, ceilings, device, quick=quick),
         "scaling": models_curve(models, plan.curve_steps, plan.curve_rounds, device),
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.bench_kernels import beside_ours
+from bench.bench_kernels import beside_the_kernel
 from bench.ceilings import RATES, memory_rate, product_rate, step_flops
 from bench.demonstrate import count
 from bench.memory import beyond_one
@@ -177,11 +177,12 @@ def kernel_note(content: dict[str, Any]) -> str:
     return (
         f"Times of the device on {found['card']['name']}, each implementation held to its "
         "definition before and after. Cold: a buffer larger than L2 is overwritten before every "
-        "call; warm: the call is repeated. Calls take turns with several sets of inputs. The error "
-        "is the largest one against the definition in float64, over the largest value. The roof is "
-        f"the slower of the bytes at {moved:,.0f} GB/s and the arithmetic at the rate of float32 "
-        f"products, {work:,.0f} GFLOP/s in this run; functions and the integer noise are slower "
-        "than those. Definitions that torch.compile does not build have no row of it."
+        "call, and calls take turns with several sets of inputs; warm: the call is repeated with "
+        "one. The error is the largest one against the definition in float64, over the largest "
+        f"value. The roof is the slower of the bytes at {moved:,.0f} GB/s and the arithmetic at "
+        f"the rate of float32 products, {work:,.0f} GFLOP/s in this run; functions and the integer "
+        "noise are slower than those. Definitions that torch.compile does not build have no row of "
+        "it."
     )
 
 
@@ -192,7 +193,7 @@ def kernel_rows(content: dict[str, Any]) -> Rows:
     rows = content["kernels"]["rows"]
     for row in rows:
         cold, warm = (statistics.median(row[key]) for key in ("seconds", "warm_seconds"))
-        mid, low, high = beside_ours(row, rows)
+        mid, low, high = beside_the_kernel(row, rows)
         found.append(
             [
                 row["operation"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from random import Random
 
@@ -23,6 +24,7 @@ def interleave(
     rounds: int,
     warmup: int = 1,
     device: torch.device = CPU,
+    timer: Callable[[Callable[[], object]], float] | None = None,
 ) -> dict[str, list[float]]:
     """Time every function once a round, in the `orders` of so many.
 
@@ -36,6 +38,7 @@ def interleave(
         rounds: counted rounds.
         warmup: rounds that are run first and not counted.
         device: is waited for before and after each call.
+        timer: seconds of a call; the host's clock if none is given.
 
     Returns:
         Seconds of every counted round, by function.
@@ -45,14 +48,19 @@ def interleave(
         for name in order:
             if len(functions) < 3:
                 functions[name]()
-            synchronize(device)
-            start = time.perf_counter()
-            functions[name]()
-            synchronize(device)
-            elapsed = time.perf_counter() - start
+            elapsed = (timer or partial(on_the_host, device))(functions[name])
             if number >= 0:
                 samples[name].append(elapsed)
     return samples
+
+
+def on_the_host(device: torch.device, call: Callable[[], object]) -> float:
+    """Seconds of a call by the host's clock, from an idle device to an idle one."""
+    synchronize(device)
+    start = time.perf_counter()
+    call()
+    synchronize(device)
+    return time.perf_counter() - start
 
 
 def orders(names: Sequence[str], rounds: int) -> Iterator[list[str]]:

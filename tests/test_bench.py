@@ -12,6 +12,7 @@ from collections.abc import Callable
 from itertools import chain, pairwise, permutations
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -258,15 +259,22 @@ def test_everything_is_measured_on_the_one_device(monkeypatch: pytest.MonkeyPatc
 
     rates = {"read_bytes_per_second": 1.0, "copy_bytes_per_second": 1.0, "seconds_per_call": 1.0}
     rates |= {"product_flops_per_second": {"float32": 1.0, "float32, default": 1.0}}
-    monkeypatch.setattr(
-        bench_training, "measure_ceilings", lambda where, before=None: {device: rates}[where]
-    )
+    ceilings_of: list[object] = []
+
+    def measured(where: torch.device, before: object = None) -> dict[str, Any]:
+        ceilings_of.append((where, before))
+        return rates | {"measured": len(ceilings_of)}
+
+    monkeypatch.setattr(bench_training, "measure_ceilings", measured)
     names = ("measure_card", "compare_peers", "measure_curves", "measure_parts")
     names += ("measure_sweeps", "measure_memory")
     for name in names:
         monkeypatch.setattr(bench_training, name, note(name))
-    bench_training.run(device, quick=True)
+    found = bench_training.run(device, quick=True)
     assert asked == list(names)
+    # Once more at the end, with what was measured at the beginning.
+    assert ceilings_of == [(device, None), (device, rates | {"measured": 1})]
+    assert found["ceilings"]["measured"] == 2
     for name in ("default_problem", "curve"):
         monkeypatch.setattr(curves, name, lambda *given, **_: given)
     found = curves.measure_curves(2, 3, device, quick=True)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -73,6 +74,17 @@ def test_what_cannot_be_compared_is_no_regression(
     assert run(monkeypatch, "--against", str(tmp_path)) == 2
     assert run(monkeypatch, "--report", str(tmp_path / "nowhere")) == 2
 
+    def failing(*_: Any, **__: Any) -> None:
+        raise RuntimeError("detected recompile")
+
+    monkeypatch.setattr(cli.gate, "against", failing)
+    assert run(monkeypatch, "--against", "HEAD") == 2
+    assert "detected recompile" in capsys.readouterr().err
+    # Elsewhere it is an error like any other.
+    monkeypatch.setattr(cli, "write_report", failing)
+    with pytest.raises(RuntimeError, match="detected recompile"):
+        run(monkeypatch, "--report", str(tmp_path))
+
 
 def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,11 +107,21 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
         "run",
         lambda device, quick, keep: asked.append(device) or (keep(samples()) and samples()),
     )
-    monkeypatch.setattr(cli, "measure_operations", lambda **_: {"skipped": {"all": "a test"}})
-    monkeypatch.setattr(cli, "measure_kernels", lambda quick: kernels)
+    known: dict[str, Any] = {}
+
+    def operations(quick: bool, before: Any) -> dict[str, Any]:
+        known["cpu"] = before
+        return {"skipped": {"all": "a test"}}
+
+    monkeypatch.setattr(cli, "measure_operations", operations)
+    monkeypatch.setattr(
+        cli, "measure_kernels", lambda quick, before: known.update(cuda=before) or kernels
+    )
     monkeypatch.setattr(sys, "argv", ["bench"])
     cli.main()
     assert asked == [torch.device("cuda")]
+    # Of a card the training's ceilings are those of its kernels, and not of the CPU's operations.
+    assert known == {"cuda": samples()["ceilings"], "cpu": None}
     summary = (tmp_path / "here" / "summary.md").read_text(encoding="utf-8")
     assert "Times of the device on A card" in summary
     assert "bytes at 2,000 GB/s and the arithmetic" in summary
@@ -136,7 +158,13 @@ def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
     monkeypatch.setattr(storage, "REPORTS", tmp_path)
     monkeypatch.setattr(storage, "machine_slug", lambda: "here")
     monkeypatch.setattr(cli, "run", lambda device, quick, keep: keep(samples()) and samples())
-    monkeypatch.setattr(cli, "measure_operations", lambda **_: {"skipped": {"all": "a test"}})
+    known: list[Any] = []
+    monkeypatch.setattr(
+        cli,
+        "measure_operations",
+        lambda quick, before: known.append(before) or {"skipped": {"all": "a test"}},
+    )
+    monkeypatch.setattr(cli, "resolve_device", lambda name: torch.device("cpu"))
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "training.json").write_text("full")
     monkeypatch.setattr(sys, "argv", ["bench", "--quick"])
@@ -144,6 +172,7 @@ def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
     page = tmp_path / "here" / "quick" / "index.html"
     assert page.is_file()
     assert capsys.readouterr().out.endswith(f"{page}\n")
+    assert known == [samples()["ceilings"]]
     page.unlink()
     monkeypatch.setattr(sys, "argv", ["bench", "--report", "--quick"])
     cli.main()

@@ -13,10 +13,11 @@ import torch
 from torch._dynamo.exc import TorchDynamoException
 
 from bench import bench_kernels, block_sizes, clock
-from bench.clock import Clock, interleave
+from bench.clock import Clock
 from bench.errors import BenchError
 from bench.kernel_ops import SIZES, kernel_operations, layer
 from bench.operation import Operation, Timed, checked, directions
+from bench.timing import interleave
 from vaekit_kernels import launch, reference
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ CEILINGS = {
     "read_bytes_per_second": 40.0,
     "product_flops_per_second": {"float32": 1000.0, "float32, default": 400.0},
 }
-NO_CLOCK = SimpleNamespace(cold=None, warm=None)
+NO_CLOCK = SimpleNamespace(cold="cold", warm="warm")
 
 
 def small() -> Operation:
@@ -113,7 +114,7 @@ def test_a_wrong_kernel_prints_nothing(
 ) -> None:
     wrong = lambda output, image, backend: reference.pixel_nll(output, image) + 1  # noqa: E731
     operation = Operation(**{**vars(small()), "op": wrong})
-    monkeypatch.setattr(bench_kernels, "interleave", lambda *_: pytest.fail("it was timed"))
+    monkeypatch.setattr(bench_kernels, "interleave", lambda *_, **__: pytest.fail("it was timed"))
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     with pytest.raises(AssertionError, match="allowed"):
         bench_kernels.compare(NO_CLOCK, operation, CEILINGS, 1)
@@ -123,16 +124,16 @@ def test_a_wrong_kernel_prints_nothing(
 def test_a_row_has_its_roof_its_error_and_the_kernel_beside_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every call of a name reads the next set of inputs."""
-    seen: dict[int, list[float]] = {}
+    """Cold calls of a name take turns with sets of inputs, warm ones are of one set."""
 
-    def timed(calls: dict[str, Timed], timer: object, rounds: int) -> dict[str, list[float]]:
-        for place, call in enumerate(calls.values()):
-            found = [call() for _ in range(4)]
+    def timed(
+        calls: dict[str, Timed], rounds: int, warmup: int, timer: str
+    ) -> dict[str, list[float]]:
+        for call in calls.values():
+            found = [call() for _ in range(3)]
             values = [one if isinstance(one, torch.Tensor) else one[0] for one in found]
-            assert torch.equal(values[0], values[3])
-            assert not torch.equal(values[0], values[1])
-            seen.setdefault(place, []).append(float(values[0].sum()))
+            assert torch.equal(values[0], values[1]) == (timer == "warm")
+            assert torch.equal(values[0], values[2]) == (timer == "warm")
         return {name: [2.0 + place] * rounds for place, name in enumerate(calls)}
 
     monkeypatch.setattr(bench_kernels, "interleave", timed)
@@ -144,15 +145,14 @@ def test_a_row_has_its_roof_its_error_and_the_kernel_beside_it(
     assert named == [(way, name) for way in ("forward", "backward") for name in names]
     shares = [row["share_of_roof"] for row in rows]
     assert shares == pytest.approx([0.75, 0.5, 0.375, 0.25, 0.5 / 3, 0.125])
-    assert [bench_kernels.beside_ours(row, rows)[0] for row in rows] == [1.0, 1.5, 2.0] * 2
+    assert [bench_kernels.beside_the_kernel(row, rows)[0] for row in rows] == [1.0, 1.5, 2.0] * 2
     assert all(0 <= row["error"] < 1e-5 for row in rows)
-    assert len(seen) == 3
     assert capsys.readouterr().out.count("small  ") == 6
 
 
 def test_a_time_below_the_roof_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        bench_kernels, "interleave", lambda calls, *_: {name: [0.5] for name in calls}
+        bench_kernels, "interleave", lambda calls, *_, **__: {name: [0.5] for name in calls}
     )
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     with pytest.raises(BenchError, match="cannot be right"):
@@ -165,7 +165,8 @@ def test_both_directions_can_be_called_again_and_again() -> None:
     for call in calls.values():
         call()
         call()
-    samples = interleave(calls, lambda call: len(call()) + 1.0, rounds=4)
+    samples = interleave(calls, rounds=4, timer=lambda call: len(call()) + 1.0)
+    assert set(samples["forward"]) == {5.0}
     assert {name: len(seconds) for name, seconds in samples.items()} == {
         "forward": 4,
         "backward": 4,
@@ -206,3 +207,29 @@ def test_every_row_to_sweep_has_candidates_and_the_pinned_one_is_among_them() ->
     }:
         rows = launch.PINNED[name]
         assert rows[launch.FALLBACK] in block_sizes.candidates(name)
+
+
+def test_every_candidate_is_checked_and_the_best_one_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Block sizes that are pinned elsewhere are put in for the time of a candidate alone."""
+    before, seen = launch.PINNED["pixel_nll"], list[launch.Launch]()
+
+    def timed(calls: dict[str, Timed], *_: int, timer: str) -> dict[str, list[float]]:
+        assert (list(calls), timer) == (["triton"], "cold")
+        seen.append(launch.PINNED["pixel_nll"]["sm_90"])
+        return {"triton": [4.0 if seen[-1] == block_sizes.candidates("pixel_nll")[3] else 5.0]}
+
+    monkeypatch.setattr(launch, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(block_sizes, "interleave", timed)
+    operation = replace(small(), pinned=("pixel_nll",), forward_bytes=100)
+    rows = block_sizes.sweep(NO_CLOCK, operation, CEILINGS, 1)
+    assert seen == block_sizes.candidates("pixel_nll")
+    assert launch.PINNED["pixel_nll"] == before
+    assert [row["share"] for row in rows].count(0.25) == 1
+    best = seen[3]
+    said = capsys.readouterr().out
+    assert f"25% of its roof: {best.rows} x {best.cols}, {best.warps} warps" in said
+    wrong = lambda output, image, backend: reference.pixel_nll(output, image) + 1  # noqa: E731
+    with pytest.raises(AssertionError, match="allowed"):
+        block_sizes.sweep(NO_CLOCK, replace(operation, op=wrong), CEILINGS, 1)

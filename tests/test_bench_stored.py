@@ -37,7 +37,7 @@ def training(seconds: float) -> Content:
             "seconds": {OURS: rounds, **others, OURS_AGAIN: rounds[::-1]},
         },
         "scaling": {"steps": FULL.curve_steps, "curve": {"4": {"seconds": twice}}},
-        "ceilings": {},
+        "ceilings": {"seconds": {}},
     }
 
 
@@ -128,9 +128,15 @@ def test_a_training_is_timed_among_the_same_peers_as_the_stored_one(
     monkeypatch.setattr(stored, "resolve_device", lambda name: torch.device("cpu"))
     rates = {"float32": 2.0, "float32, default": 3.0}
     content = training(1.0) | {"ceilings": {"product_flops_per_second": rates}}
-    stored.measure_training(content, FULL, quick=False)
+    now = {"product_flops_per_second": {"float32": 4.0, "float32, default": 3.0}}
+    monkeypatch.setattr(
+        stored,
+        "measure_ceilings",
+        lambda device, before: now if before == content["ceilings"] else None,
+    )
+    assert stored.measure_training(content, FULL, quick=False)["ceilings"] == now
     assert asked == [
-        (FULL.steps, FULL.rounds, content["ceilings"], torch.device("cpu"), False),
+        (FULL.steps, FULL.rounds, now, torch.device("cpu"), False),
         (FULL.curve_steps, FULL.curve_rounds, torch.device("cpu")),
     ]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 from contextvars import copy_context
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 
 from vaekit import compiled_step, engine
 from vaekit.block import inputs, make_block
-from vaekit.compiler import compiler_missing, program
+from vaekit.compiler import compiler_missing, compiler_version, program
 from vaekit.config import PRESETS, ConfigError, SweepConfig
 from vaekit.engine import REPAID_MODEL_STEPS, engine_name, make_step
 from vaekit.interrupt import Interrupted, Interrupts
@@ -84,6 +86,21 @@ def test_whatever_keeps_torch_from_building_is_a_reason(
     said = compiler_missing.__wrapped__()
     assert said.startswith(f"torch.compile builds no programs here ({type(error).__name__}: ")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [("a compiler 12\nand more", "a compiler 12"), ("", "g++"), ("x" * 300, "x" * 200)],
+)
+def test_the_compiler_is_named_by_its_version_if_it_tells_one(
+    monkeypatch: pytest.MonkeyPatch, answer: str, name: str
+) -> None:
+    monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", lambda: "g++")
+    run = mock.Mock(return_value=SimpleNamespace(stdout=answer))
+    monkeypatch.setattr(subprocess, "run", run)
+    assert compiler_version.__wrapped__() == name
+    run.side_effect = PermissionError(13, "Permission denied")
+    assert compiler_version.__wrapped__() == "g++"
 
 
 def test_calls_of_a_program_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,21 @@ def test_a_part_that_was_made_otherwise_is_said_so_once(
     )
 
 
+def test_the_compiler_counts_where_it_makes_the_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "compiler_version", lambda: "g++ 12")
+    make(tmp_path, []).write("plain", STACKS[0], 8, {"weights": np.zeros(3)})
+    assert "compiler" not in make(tmp_path, []).versions
+    monkeypatch.setattr(journal, "engine_name", lambda config, device: "compiled")
+    make(tmp_path, []).write("compiled", STACKS[0], 8, {"weights": np.zeros(3)})
+    assert make(tmp_path, []).versions["compiler"] == "g++ 12"
+    assert read(tmp_path, "compiled") == []
+    assert "compiler unknown (here g++ 12)" in read(tmp_path, "plain")[0]
+    monkeypatch.setattr(journal, "engine_name", lambda config, device: "torch")
+    assert "compiler g++ 12 (here none)" in read(tmp_path, "compiled")[0]
+
+
 def test_versions_that_decide_no_bits_are_not_spoken_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

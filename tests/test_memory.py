@@ -158,8 +158,11 @@ def test_the_refusal_is_at_the_byte(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_card_leaves_to_the_host_must_fit_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parameters and moments, 12 bytes a parameter, and the checkpoint that is made of them."""
-    setup, card = config(baseline_seeds=0), torch.device("cuda")
+    """Parameters and moments, 12 bytes a parameter, and the checkpoint that is made of them.
+
+    A stack that nobody asked for is made smaller instead.
+    """
+    setup, card = config(baseline_seeds=0, stack=12), torch.device("cuda")
     dataset = DATASET_COPIES * sum(dataset_bytes(setup).values())
     waiting = 2 * 12 * 12 * Architecture.of(setup).parameters
     assert memory.host_bytes(setup, CPU, 12) == 0
@@ -171,6 +174,7 @@ def test_what_a_card_leaves_to_the_host_must_fit_there(monkeypatch: pytest.Monke
             continue
         with pytest.raises(ConfigError, match="^stack: .*a checkpoint of 12 models take"):
             check_memory(setup, card, 12)
+        assert check_memory(setup.model_copy(update={"stack": 0}), card, 12) == 11
 
 
 def test_a_sweep_whose_configuration_is_too_long_to_be_read_again_is_refused(

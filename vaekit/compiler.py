@@ -29,15 +29,19 @@ def compiler_missing() -> str:
 
 @cache
 def compiler_version() -> str:
-    """Name the C++ compiler that torch.compile builds programs with, and its version."""
+    """Name the C++ compiler that torch.compile builds programs with, and its version if it says."""
     # Not before it is asked for: it loads torch's compiler.
     from torch._inductor.cpp_builder import get_cpp_compiler
 
-    command = [get_cpp_compiler(), "--version"]
-    done = subprocess.run(  # noqa: S603 (the one that torch runs)
-        command, capture_output=True, text=True, check=True
-    )
-    return done.stdout.partition("\n")[0]
+    name = get_cpp_compiler()
+    try:
+        done = subprocess.run(  # noqa: S603 (the one that torch runs)
+            [name, "--version"], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return name
+    # As much as a manifest holds.
+    return done.stdout.partition("\n")[0][:200] or name
 
 
 def program(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Callable[P, R]:

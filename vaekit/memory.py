@@ -60,6 +60,9 @@ def check_memory(config: SweepConfig, device: torch.device, size: int) -> int:
     free, dataset = free_memory(HOST), DATASET_COPIES * sum(dataset_bytes(config).values())
     if dataset > free:
         raise _refusal(config, _longest(config), "the dataset takes", dataset, free, HOST)
+    if device.type != "cpu" and not config.stack:
+        # Nobody asked for so many.
+        size = max(1, min(size, (free - dataset) // host_bytes(config, device, 1)))
     waiting = host_bytes(config, device, size)
     if waiting > free - dataset:
         what = f"moments and a checkpoint of {size} models take"
