@@ -912,6 +912,46 @@ MUTANTS: dict[str, Mutant] = {
         ),
         (_T + "study.py::test_the_cells_file_holds_means_differences_and_how_models_ended",),
     ),
+    "capture-on-the-first-card": Mutant(
+        "a block of a second card is captured on the first one's stream, and is empty",
+        (
+            Edit(
+                "vaekit/block.py",
+                "                stream=torch.cuda.Stream(self.device),\n",
+                "                stream=torch.cuda.Stream(torch.device('cuda', 0)),\n",
+            ),
+        ),
+        (_T + "engine.py::test_a_block_is_captured_on_the_device_that_trains",),
+    ),
+    "offsets-beyond-32-bits": Mutant(
+        "the Triton engine takes layers that its kernels cannot address",
+        (Edit("vaekit/engine.py", "        _check_offsets(config)\n", "        pass\n"),),
+        (
+            _T + "engine.py::test_what_kernels_cannot_address_is_refused[weights]",
+            _T + "engine.py::test_what_kernels_cannot_address_is_refused[batch]",
+        ),
+    ),
+    "checkpoints-take-no-memory": Mutant(
+        "a stack on a CPU is sized as if its checkpoints took nothing",
+        (Edit("vaekit/stack.py", "        each += checkpoint_bytes(config)\n", "        pass\n"),),
+        (_T + "train.py::test_the_stack_size_obeys_the_user_and_the_memory",),
+    ),
+    "share-of-another-peak": Mutant(
+        "every row's share of the peak is of float32 products, whatever it multiplies in",
+        (
+            Edit(
+                "bench/tables.py",
+                'products_of(name, problem["precision"])',
+                '"float32"',
+            ),
+        ),
+        (_T + "bench_report.py::test_a_share_of_the_peak_is_of_a_rows_own_precision",),
+    ),
+    "ahead-within-its-noise": Mutant(
+        "an engine is said to be ahead by less than it differs from itself",
+        (Edit("bench/report.py", "low > max(1.0, same_high)", "low > 1.0"),),
+        (_T + "bench_report.py::test_an_engine_is_ahead_where_its_own_noise_does_not_reach",),
+    ),
 }
 
 

@@ -76,6 +76,7 @@ def test_amd_has_no_product_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"hidden": (65_536,), "batch": 32_752}, ""),
         ({"hidden": (65_504, 32_735)}, ""),
     ],
+    ids=["weights", "batch", "a batch that fits", "weights that fit"],
 )
 def test_what_kernels_cannot_address_is_refused(
     changes: dict, message: str, monkeypatch: pytest.MonkeyPatch
