@@ -76,7 +76,9 @@ def test_the_users_warnings_are_there_too(tmp_path: Path) -> None:
 
 # A script as a user may write it, without a guard against being run again.
 SCRIPT = """
-import os, sys
+import os, signal, sys
+# As from a keyboard, though whoever runs these tests in a shell's background has it ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = sys.argv[1].split(os.pathsep)
 from test_processes import elsewhere, slow
 print("begun", flush=True)
@@ -154,5 +156,9 @@ def test_who_is_told_to_leave_does_not_wait_for_the_others(tmp_path: Path) -> No
     process = begin(tmp_path, 300.0)
     wait_until_both_work(tmp_path)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode
