@@ -24,7 +24,7 @@ from bench.stored import against_stored, find
 from vaekit.machine import resolve_device
 
 QUICK_SETS = FEWEST
-# `--report` without a folder: this machine's.
+# `--report` without a folder: this machine's. Told by what it is, as `--report .` is equal to it.
 HERE = Path()
 
 
@@ -133,8 +133,8 @@ def act(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         sys.exit(not demonstrate(options.demonstrate))
     if options.report is None:
         measure(quick=options.quick)
-    given = options.report not in (None, HERE)
-    print(write_report(options.report if given else place(quick=options.quick)))
+    here = options.report is None or options.report is HERE
+    print(write_report(place(quick=options.quick) if here else options.report))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ PRODUCT = {"cpu": 1024, "cuda": 8192}
 CALLS = 1000
 # Products of float32 are by the faster of two libraries; a precision's own otherwise.
 RATES = {"float32": ("float32", "float32, default"), "tf32": ("tf32",), "bf16": ("bfloat16",)}
-# What two measured rates of one noisy machine can be apart; beyond it a share is not believed.
+# For the rounding of the clock and the noise of the ceilings; beyond it a share is not believed.
 BELIEVED = 1.05
 
 

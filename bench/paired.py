@@ -32,7 +32,8 @@ FEWEST, SETS, CLOSE = 8, 36, 0.008
 # (two threads of an AMD EPYC whose samples scattered by 8 %) sets of 27 rounds of 20 ms scattered
 # by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %. As many as this, as a set's
 # processes take 3 s to start: its scatter was 7.0, 3.9, 2.2 and 2.1 % with 9, 27, 54 and 81 rounds
-# on a noisier day, 1.6 with 27 and 1.1 with 54 on a better one.
+# on a noisier day (14 sets), 2.0, 1.6, 1.1 and 1.7 on a better one (16 sets of another EPYC; by the
+# middle half of them 1.5, 1.0, 0.9 and 0.5).
 ROUNDS = 54
 # Seconds of each process's rounds, by set.
 Times = list[list[float]]

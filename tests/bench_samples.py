@@ -6,6 +6,13 @@ from typing import Any
 
 from bench.timing import ratio
 
+# Of a machine that moves 100 bytes and multiplies 1,000 times a second.
+CEILINGS = {
+    "copy_bytes_per_second": 100.0,
+    "read_bytes_per_second": 40.0,
+    "product_flops_per_second": {"float32": 1000.0, "float32, default": 400.0},
+}
+
 
 def samples(ours: float = 1.0) -> dict[str, Any]:
     """A stored run of one nearest peer twice as slow as 1, in which the engine takes `ours`."""

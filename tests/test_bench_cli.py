@@ -177,6 +177,14 @@ def test_a_quick_run_has_a_page_of_its_own_and_leaves_the_full_one_alone(
     monkeypatch.setattr(sys, "argv", ["bench", "--report", "--quick"])
     cli.main()
     assert page.is_file()
+    # The folder that one stands in is a folder like any other.
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "training.json").write_text(json.dumps(samples()))
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(sys, "argv", ["bench", "--report", "."])
+    cli.main()
+    assert (elsewhere / "index.html").is_file()
     assert [path.name for path in (tmp_path / "here").glob("*.*")] == ["training.json"]
     assert (tmp_path / "here" / "training.json").read_text() == "full"
 

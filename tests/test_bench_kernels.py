@@ -18,14 +18,10 @@ from bench.errors import BenchError
 from bench.kernel_ops import SIZES, kernel_operations, layer
 from bench.operation import Operation, Timed, checked, directions
 from bench.timing import interleave
+from bench_samples import CEILINGS
 from vaekit_kernels import launch, reference
 
 CPU = torch.device("cpu")
-CEILINGS = {
-    "copy_bytes_per_second": 100.0,
-    "read_bytes_per_second": 40.0,
-    "product_flops_per_second": {"float32": 1000.0, "float32, default": 400.0},
-}
 NO_CLOCK = SimpleNamespace(cold="cold", warm="warm")
 
 

@@ -12,12 +12,8 @@ from bench import operations
 from bench.errors import BenchError
 from bench.operations import measure_operations, time_operations
 from bench.test_operations import rows
+from bench_samples import CEILINGS
 
-CEILINGS = {
-    "copy_bytes_per_second": 100.0,
-    "read_bytes_per_second": 40.0,
-    "product_flops_per_second": {"float32": 1000.0, "float32, default": 400.0},
-}
 Records = list[dict[str, Any]]
 
 

@@ -13,6 +13,8 @@ import torch
 pytest.importorskip("triton", reason="there is no Triton for this platform")
 
 import vaekit_kernels as ops
+from bench.bench_kernels import measure_kernels
+from bench.ceilings import BELIEVED, measure_ceilings, memory_rate, product_rate
 from cases import ALL, DEFAULTS, SMALL, Case, labels, name, randn
 from checks import assert_same_bits, same_bits
 from training import train
@@ -121,3 +123,20 @@ def test_the_sanitizer_finds_nothing(tool: str, monkeypatch: pytest.MonkeyPatch)
     )
     assert found.returncode == 0, found.stdout[-4000:] + found.stderr[-4000:]
     assert SMALL
+
+
+def test_the_ceilings_of_a_card_are_of_every_precision() -> None:
+    """Tensor cores are faster than the others, and no copy is quicker than what it moves."""
+    found = measure_ceilings(torch.device(CUDA), rounds=3)
+    rates = {name: product_rate(found, name) for name in ("float32", "tf32", "bf16")}
+    assert rates["float32"] < rates["tf32"] < rates["bf16"]
+    assert 1e11 < memory_rate(found) < 1e14
+    assert 0 < found["seconds_per_call"] < 1e-3
+
+
+def test_the_benchmark_of_kernels_times_each_of_them_and_believes_it() -> None:
+    found = measure_kernels(quick=True)
+    names = {(row["operation"], row["direction"]) for row in found["rows"]}
+    assert len(names) == 7
+    assert all(row["error"] < 1e-3 for row in found["rows"])
+    assert all(0 < row["share_of_roof"] < BELIEVED for row in found["rows"])

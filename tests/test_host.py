@@ -138,7 +138,7 @@ def test_where_no_affinity_is_known_all_cores_count(
 def test_a_processor_is_told_apart_from_others_of_its_name(
     told: str, name: str, tmp_path: Path
 ) -> None:
-    """Clouds call several generations by one name; one took 0.9 ms a model-step, another 1.4."""
+    """Clouds call several generations by one name (`reports/bench` has two "AMD EPYC")."""
     (tmp_path / "cpuinfo").write_text(told)
     assert device_model(torch.device("cpu"), tmp_path / "cpuinfo") == name
     assert device_model(torch.device("cpu"), tmp_path / "none") == (
