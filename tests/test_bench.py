@@ -8,7 +8,8 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, pairwise, permutations
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from bench import (
     ceilings,
     compiled,
     curves,
+    eager,
     parts,
     peers,
     provenance,
@@ -312,6 +314,42 @@ def test_a_curve_has_the_engine_and_the_floor_at_every_point(
         assert row["floor_ms"] == pytest.approx(1e3 * middle / 15)
         assert len(row["seconds"]["vaekit"]) == 3
     assert "4, 8" in capsys.readouterr().out
+
+
+def test_the_floor_touches_no_more_memory_than_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each layer reads what the one before it wrote, but for the images and the latents."""
+    made, rand = list[torch.Size](), torch.rand
+
+    def counted(*shape: int) -> torch.Tensor:
+        made.append(rand(*shape).shape)
+        return rand(*shape)
+
+    task = small()
+    layers = len(task.stack().layers)
+    monkeypatch.setattr(torch, "rand", counted)
+    block = curves.floor(task)
+    assert len(made) == 2 * layers + 2 * 2
+    monkeypatch.undo()
+    assert block().isfinite().all()
+
+
+def test_a_peer_with_vaekits_products_takes_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def fast(device: torch.device) -> Iterator[None]:
+        seen.append(f"{device} in")
+        yield
+        seen.append("out")
+
+    monkeypatch.setattr(eager, "fast_products", fast)
+    plain = stacked_autograd(small())()
+    assert not seen
+    assert torch.equal(PEERS[peers.STACKED_FAST](small())(), plain)
+    assert seen == ["cpu in", "out"]
+    left_out = peers.elsewhere(torch.device("cuda"))
+    assert {peers.STACKED_FAST, peers.OURS_COMPILED} <= left_out.keys()
+    assert not peers.elsewhere(torch.device("cpu"))
 
 
 def test_the_work_of_a_step_is_the_designs() -> None:

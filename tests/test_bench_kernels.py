@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from bench import bench_kernels, block_sizes, clock
 from bench.clock import Clock
 from bench.errors import BenchError
 from bench.kernel_ops import SIZES, kernel_operations, layer
-from bench.operation import Operation, Timed, checked, directions
+from bench.operation import ROTATED, Operation, Timed, checked, directions, error
 from bench.timing import interleave
 from bench_samples import CEILINGS
 from vaekit_kernels import launch, reference
@@ -132,6 +134,19 @@ def test_a_row_has_its_roof_its_error_and_the_kernel_beside_it(
             assert torch.equal(values[0], values[2]) == (timer == "warm")
         return {name: [2.0 + place] * rounds for place, name in enumerate(calls)}
 
+    stances: list[str] = []
+    held: list[Operation] = []
+
+    def kept(stance: str) -> AbstractContextManager[None]:
+        stances.append(stance)
+        return nullcontext()
+
+    def known(operation: Operation, run: Callable[..., Any], direction: str) -> float:
+        held.append(operation)
+        return error(operation, run, direction)
+
+    monkeypatch.setattr(torch.compiler, "set_stance", kept)
+    monkeypatch.setattr(bench_kernels, "error", known)
     monkeypatch.setattr(bench_kernels, "interleave", timed)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     operation = replace(small(), forward_bytes=100, backward_bytes=50, forward_work=1500)
@@ -143,7 +158,25 @@ def test_a_row_has_its_roof_its_error_and_the_kernel_beside_it(
     assert shares == pytest.approx([0.75, 0.5, 0.375, 0.25, 0.5 / 3, 0.125])
     assert [bench_kernels.beside_the_kernel(row, rows)[0] for row in rows] == [1.0, 1.5, 2.0] * 2
     assert all(0 <= row["error"] < 1e-5 for row in rows)
+    # At values that were not the first to be checked.
+    last = operation.rotated(ROTATED)[-1].inputs["image"]
+    assert len(held) == 6
+    assert all(torch.equal(each.inputs["image"], last) for each in held)
+    assert stances == ["fail_on_recompile"] * 2
     assert capsys.readouterr().out.count("small  ") == 6
+
+
+def test_the_forward_that_is_checked_is_the_one_that_is_timed() -> None:
+    """Torch.compile makes one program where gradients are asked for, and another where not."""
+
+    def wanting(**inputs: torch.Tensor) -> torch.Tensor:
+        asked.append(any(tensor.requires_grad for tensor in inputs.values()))
+        return reference.pixel_nll(**inputs)
+
+    for direction, expected in (("forward", [False]), ("backward", [True])):
+        asked: list[bool] = []
+        assert error(small(), wanting, direction) < 1e-5
+        assert asked == expected
 
 
 def test_a_time_below_the_roof_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
