@@ -190,6 +190,17 @@ def test_a_file_that_holds_something_else_is_refused(text: str, tmp_path: Path) 
         against_stored(tmp_path / "training.json", quick=False)
 
 
+@pytest.mark.parametrize("lost", ["peers", "scaling", "ceilings", "provenance"])
+def test_samples_that_lack_a_part_are_refused_before_anything_is_timed(
+    lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "measure_training", lambda *_, **__: pytest.fail("it was timed"))
+    content = training(1.0)
+    del content[lost]
+    with pytest.raises(BenchError, match=rf"allowed: samples that .*\('{lost}'\)"):
+        against_stored(write(tmp_path, "training.json", content), quick=False)
+
+
 def test_a_name_is_a_stored_run_where_there_is_one(tmp_path: Path) -> None:
     assert find(str(tmp_path)) is None
     assert find("HEAD") is None
