@@ -1,14 +1,14 @@
 """Does the tree here train slower than another commit's? `nox -s bench -- --against REF`.
 
-Three processes stand ready, two with the commit's sources and one with the tree's as it lies here,
-uncommitted changes included; `paired` takes turns between them, in sets of fresh processes, and
-decides. Exit code 1 means a regression, and the raw samples are stored whatever the verdict.
-It times what a CPU runs, beside a card too: a card's trainings are compared with a stored run's.
+Three processes stand ready (`workers`), two with the commit's sources and one with the tree's as
+it lies here, uncommitted changes included; `paired` takes turns between them, in sets of fresh
+processes, and decides. Exit code 1 means a regression, and the raw samples are stored whatever the
+verdict. It times what a CPU runs, beside a card too: a card's trainings are compared with a stored
+run's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import subprocess
@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,58 +26,11 @@ from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Times, Verdict
 from bench.provenance import ROOT, provenance
 from bench.storage import store
+from bench.workers import digest, workers
 
-WORKER = Path(__file__).with_name("worker.py")
 # Of a sample; see `paired.ROUNDS`.
 SECONDS = 0.02
 CALIBRATION = 3
-
-
-class Worker:
-    """A process that times benchmarks with one tree's sources; `wait` comes before `time`."""
-
-    def __init__(self, tree: Path, name: str, wanted: Sequence[str] = ()) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), str(tree), *wanted],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=tree,
-        )
-
-    def wait(self) -> list[str]:
-        """Wait until it is ready.
-
-        Returns:
-            The benchmarks that it has, each of which has computed what it is defined to.
-        """
-        return self._read().split(",")[1:]
-
-    def time(self, benchmark: str, repeats: int) -> float:
-        """Mean seconds of some runs of a benchmark."""
-        assert self.process.stdin is not None
-        # A process that ended is told by its missing answer.
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(f"{benchmark} {repeats}\n")
-            self.process.stdin.flush()
-        return float(self._read())
-
-    def _read(self) -> str:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().strip()
-        if not line:
-            raise BenchError(
-                f"the process of {self.name} ended; what it printed stands above. Allowed: "
-                "a commit whose public names bench/worker.py can call, and compute what it checks"
-            )
-        return line
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        with suppress(BrokenPipeError):
-            self.process.communicate()
 
 
 @contextmanager
@@ -131,29 +84,6 @@ def against(
     return verdicts
 
 
-@contextmanager
-def workers(
-    trees: Mapping[str, tuple[str, Path]], wanted: Sequence[str] = ()
-) -> Iterator[tuple[dict[str, Worker], list[str]]]:
-    """Keep a process for each of some trees, started together.
-
-    Args:
-        trees: name and place of each, by its role.
-        wanted: benchmarks; none: all that there are.
-
-    Yields:
-        The processes, all ready, and their benchmarks.
-    """
-    with ExitStack() as stack:
-        started = {}
-        for role, (name, place) in trees.items():
-            started[role] = Worker(place, name, wanted)
-            stack.callback(started[role].close)
-        # All are waited for: whoever is timed shall be alone.
-        benchmarks = [worker.wait() for worker in started.values()]
-        yield started, benchmarks[0]
-
-
 def take_turns(
     trees: Mapping[str, tuple[str, Path]],
     sets: int,
@@ -203,8 +133,7 @@ def take_turns(
 
 def worker_digest() -> str:
     """Digest of what the processes run, in how many rounds of what length."""
-    rounds = f"{paired.ROUNDS} of {SECONDS} s"
-    return hashlib.sha256(WORKER.read_bytes() + rounds.encode()).hexdigest()
+    return digest(f"{paired.ROUNDS} of {SECONDS} s")
 
 
 def table(ref: str, verdicts: Mapping[str, Verdict]) -> str:

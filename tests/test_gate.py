@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
-from bench import gate, paired
+from bench import gate, paired, workers
 from bench.errors import BenchError
 from bench.paired import (
     AGAIN,
@@ -166,7 +167,7 @@ def test_a_slow_tree_is_caught_and_the_samples_are_kept(
         subprocess.run(["git", *words], cwd=repository, check=True)
     kept: dict[str, object] = {}
     monkeypatch.setattr(gate, "ROOT", repository)
-    monkeypatch.setattr(gate, "WORKER", worker)
+    monkeypatch.setattr(workers, "WORKER", worker)
     monkeypatch.setattr(gate, "store", lambda name, content, quick: kept.update(content) or name)
     verdicts = gate.against("HEAD", 2, new)
     assert verdicts["work"].word == "slower"
@@ -191,7 +192,7 @@ def test_a_samples_runs_are_as_many_in_every_process(
         "    repeats = int(line.split()[1])\n"
         "    print(0.004 if repeats == 3 else repeats, flush=True)\n"
     )
-    monkeypatch.setattr(gate, "WORKER", worker)
+    monkeypatch.setattr(workers, "WORKER", worker)
     found = gate.take_turns(dict.fromkeys(ORDER, ("tree", tmp_path)), 2)["work"]
     assert found == {name: [[5.0] * ROUNDS] * 2 for name in ORDER}
 
@@ -208,12 +209,12 @@ def test_samples_of_other_rounds_have_another_digest(monkeypatch: pytest.MonkeyP
 
 def test_the_worker_times_the_trees_own_sources(tmp_path: Path) -> None:
     """Here the tree is this one; in an empty folder what is installed must not stand in for it."""
-    with gate.workers({NEW: ("here", gate.ROOT)}) as (ready, benchmarks):
+    with workers.workers({NEW: ("here", gate.ROOT)}) as (ready, benchmarks):
         assert benchmarks == ["training", "generator", "pixel side", "latent side"]
         assert all(0 < ready[NEW].time(name, 1) < 60 for name in benchmarks)
     with (
         pytest.raises(BenchError, match="the process of empty ended"),
-        gate.workers({NEW: ("empty", tmp_path)}),
+        workers.workers({NEW: ("empty", tmp_path)}),
     ):
         pass
 
@@ -263,7 +264,7 @@ def test_a_tree_that_does_not_do_the_work_is_never_timed(name: str, tmp_path: Pa
         source.write(f"\n\n{text}")
     with (
         pytest.raises(BenchError, match="the process of lazy ended"),
-        gate.workers({NEW: ("lazy", tmp_path)}, (name,)),
+        workers.workers({NEW: ("lazy", tmp_path)}, (name,)),
     ):
         pass
 
@@ -271,11 +272,43 @@ def test_a_tree_that_does_not_do_the_work_is_never_timed(name: str, tmp_path: Pa
 def test_a_process_that_ends_is_an_error_with_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Even where another one of the same fork goes on."""
     worker = tmp_path / "worker.py"
-    worker.write_text("print('ready,work', flush=True)\n")
-    monkeypatch.setattr(gate, "WORKER", worker)
-    found = gate.Worker(tmp_path, "v1")
-    assert found.wait() == ["work"]
-    with pytest.raises(BenchError, match="the process of v1 ended"):
-        found.time("work", 1)
-    found.close()
+    worker.write_text(
+        "import sys\nprint('ready,work', flush=True)\n"
+        "for line in sys.stdin if sys.argv[1].endswith('stays') else ():\n"
+        "    print(1.0, flush=True)\n"
+    )
+    monkeypatch.setattr(workers, "WORKER", worker)
+    trees = {BASE: ("v1", tmp_path), NEW: ("v2", tmp_path / "stays"), AGAIN: ("v3", tmp_path)}
+    (tmp_path / "stays").mkdir()
+    with workers.workers(trees) as (ready, benchmarks):
+        assert benchmarks == ["work"]
+        for role, name in ((BASE, "v1"), (AGAIN, "v3")):
+            with pytest.raises(BenchError, match=f"the process of {name} ended"):
+                ready[role].time("work", 1)
+        assert ready[NEW].time("work", 1) == pytest.approx(1.0)
+
+
+def test_workers_lie_alike_and_end_with_their_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch lies at one address in those that are compared, and at another in the next set."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import os, sys, torch\nprint('ready', flush=True)\n"
+        "assert os.getcwd() == sys.argv[1]\n"
+        "for line in sys.stdin:\n"
+        "    print(id(torch) if 'address' in line else os.getpid(), flush=True)\n"
+    )
+    monkeypatch.setattr(workers, "WORKER", worker)
+    addresses, processes = list[float](), list[psutil.Process]()
+    for _ in range(2):
+        with workers.workers(dict.fromkeys(ORDER, ("here", tmp_path))) as (ready, _):
+            found = {one.time("address", 1) for one in ready.values()}
+            processes += [psutil.Process(int(one.time("number", 1))) for one in ready.values()]
+        assert len(found) == 1
+        addresses += found
+    assert addresses[0] != addresses[1]
+    assert len(set(processes)) == 2 * len(ORDER)
+    assert not psutil.wait_procs(processes, timeout=10)[1]

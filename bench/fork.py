@@ -1,0 +1,52 @@
+"""Start workers that lie alike in memory, one for each of some trees.
+
+    python fork.py WORKER [TREE QUESTIONS ANSWERS]... -- [BENCHMARK ...]
+
+Where a process's libraries and heap happen to lie moves its times. So one process loads torch, and
+forks those that are compared: what they share lies at the same addresses in all of them. Between
+processes started each by itself, sets of `paired.ROUNDS` rounds scattered by 1.4 % (their middle
+half by 0.7), between those of a fork by 0.5 (0.2), in 6.4 and 5.6 s a set (20 sets of either in
+turn, two threads of an AMD EPYC). QUESTIONS and ANSWERS are file descriptors, which become the
+worker's stdin and stdout; WORKER is run with TREE and the benchmarks, in TREE's folder.
+"""
+
+import os
+import runpy
+import sys
+import warnings
+
+import torch  # noqa: F401
+
+# The other threads are those of numpy's OpenBLAS, which ends them before a fork by itself.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+
+def main() -> None:
+    """Fork, and wait until all have ended; each worker returns here at its own end too."""
+    end = sys.argv.index("--")
+    worker, *told = sys.argv[1:end]
+    trees = [told[start : start + 3] for start in range(0, len(told), 3)]
+    while trees:
+        tree, questions, answers = trees.pop(0)
+        if os.fork() == 0:
+            os.dup2(int(questions), 0)
+            os.dup2(int(answers), 1)
+            # An end that another worker kept open would hide that this one has ended.
+            for left in [(tree, questions, answers), *trees]:
+                for descriptor in left[1:]:
+                    os.close(int(descriptor))
+            os.chdir(tree)
+            sys.argv = [worker, tree, *sys.argv[end + 1 :]]
+            runpy.run_path(worker, run_name="__main__")
+            return
+        os.close(int(questions))
+        os.close(int(answers))
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            return
+
+
+if __name__ == "__main__":
+    main()

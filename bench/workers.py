@@ -1,0 +1,115 @@
+"""Processes that each time one tree's sources, as they are asked to.
+
+`fork` starts them and `worker` is what runs in them; neither imports the bench that asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from bench.errors import BenchError
+
+FORK, WORKER = (Path(__file__).with_name(name) for name in ("fork.py", "worker.py"))
+
+
+class Worker:
+    """A process that times benchmarks with one tree's sources; `wait` comes before `time`.
+
+    Args:
+        name: of the tree, for a user.
+        questions, answers: file descriptors of the process's stdin and stdout.
+    """
+
+    def __init__(self, name: str, questions: int, answers: int) -> None:
+        self.name = name
+        self.questions = open(questions, "wb", buffering=0)  # noqa: SIM115 (closed by `close`)
+        self.answers = open(answers, encoding="utf-8")  # noqa: SIM115
+
+    def wait(self) -> list[str]:
+        """Wait until it is ready.
+
+        Returns:
+            The benchmarks that it has, each of which has computed what it is defined to.
+        """
+        return self._read().split(",")[1:]
+
+    def time(self, benchmark: str, repeats: int) -> float:
+        """Mean seconds of some runs of a benchmark."""
+        # A process that ended is told by its missing answer.
+        with suppress(BrokenPipeError):
+            self.questions.write(f"{benchmark} {repeats}\n".encode())
+        return float(self._read())
+
+    def _read(self) -> str:
+        line = self.answers.readline().strip()
+        if not line:
+            raise BenchError(
+                f"the process of {self.name} ended; what it printed stands above. Allowed: "
+                "a commit whose public names bench/worker.py can call, and compute what it checks"
+            )
+        return line
+
+    def close(self) -> None:
+        """Ask nothing more of it."""
+        self.questions.close()
+        self.answers.close()
+
+
+@contextmanager
+def workers(
+    trees: Mapping[str, tuple[str, Path]], wanted: Sequence[str] = ()
+) -> Iterator[tuple[dict[str, Worker], list[str]]]:
+    """Keep a process for each of some trees, forked of one.
+
+    Args:
+        trees: name and place of each, by its role.
+        wanted: benchmarks; none: all that there are.
+
+    Yields:
+        The processes, all ready, and their benchmarks.
+
+    Raises:
+        BenchError: one of them ended.
+    """
+    if not hasattr(os, "fork"):
+        raise BenchError(f"against: a commit needs fork, which {sys.platform} has not")
+    with ExitStack() as stack:
+        started, told, theirs = dict[str, Worker](), list[str](), list[int]()
+        for role, (name, place) in trees.items():
+            (questions, ask), (listen, answers) = os.pipe(), os.pipe()
+            started[role] = Worker(name, ask, listen)
+            stack.callback(started[role].close)
+            theirs += [questions, answers]
+            told += [str(place), str(questions), str(answers)]
+        process = subprocess.Popen(
+            [sys.executable, str(FORK), str(WORKER), *told, "--", *wanted],
+            stdin=subprocess.DEVNULL,
+            pass_fds=theirs,
+            process_group=0,
+        )
+        stack.callback(_end, process)
+        for end in theirs:
+            os.close(end)
+        # All are waited for: whoever is timed shall be alone.
+        benchmarks = [worker.wait() for worker in started.values()]
+        yield started, benchmarks[0]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # The workers are of its group, and are killed whatever they are at.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def digest(rounds: str) -> str:
+    """Digest of what the processes run, and in what rounds."""
+    sources = FORK.read_bytes() + WORKER.read_bytes()
+    return hashlib.sha256(sources + rounds.encode()).hexdigest()
