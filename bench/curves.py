@@ -1,17 +1,19 @@
-"""Cost of a model-step against the models in a stack, the batch and the width, beside its floor."""
+"""Cost of a model-step against the models in a stack, the batch and the width, beside its floor.
+
+Peers stand beside it against the number of models.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
 from bench.ceilings import believed
-from bench.eager import vaekit_engine
-from bench.peers import OURS, OURS_AGAIN, check
+from bench.peers import OURS, OURS_AGAIN, PEERS, absent, check, elsewhere, still_agree
 from bench.problem import Block, Problem, default_problem
 from bench.timing import interleave, ratio
 from vaekit.products import fast_products
@@ -21,7 +23,10 @@ BATCHES = (32, 64, 128, 256, 512, 1024)
 WIDTHS = ((64, 32), (128, 64), (256, 128), (512, 256), (1024, 512))
 QUICK_MODELS, QUICK_BATCHES, QUICK_WIDTHS = (1, 4, 11, 44, 121), (32, 128, 512), WIDTHS[1:4]
 STACK = 11
-# What a floor is, on a CPU and on a card.
+# Peers at every number of models. Those of torch.compile would compile for each of them.
+BESIDE = ("stacked autograd", "one after another", "JAX vmap + scan")
+LEAST = "floor"
+# What that is, on a CPU and on a card.
 FLOOR = ("the products and one pass of Adam", "a copy of weights and both moments")
 
 
@@ -77,7 +82,11 @@ def _copies(problem: Problem) -> Block:
 
 
 def curve(
-    title: str, steps: int, rounds: int, problems: Mapping[str, Callable[[], Problem]]
+    title: str,
+    steps: int,
+    rounds: int,
+    problems: Mapping[str, Callable[[], Problem]],
+    peers: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Time the engine, the engine again (A/A) and the floor along an axis, and print the table.
 
@@ -86,36 +95,56 @@ def curve(
         steps: of a timed block.
         rounds: timed blocks of each.
         problems: makes the problem of each point; one at a time, since the widest are large.
+        peers: that are held to the engine's losses, and timed, at every point too.
 
     Raises:
-        BenchError: the engine is quicker than its floor.
+        BenchError: a peer trains to something else, or the engine is quicker than its floor.
     """
     print(f"\nms per model-step against {title}; {rounds} rounds of {steps} steps\n")
-    print(f"{'':>12}{'vaekit':>10}{'floor':>10}{'of floor':>10}", flush=True)
+    beside = "".join(f"{name:>20}" for name in peers)
+    print(f"{'':>12}{'vaekit':>10}{'floor':>10}{'of floor':>10}{beside}", flush=True)
     points = {}
     for name, make in problems.items():
         task = make()
-        check(task, {OURS: vaekit_engine(task)})
-        blocks = {name: vaekit_engine(task) for name in (OURS, OURS_AGAIN)} | {"floor": floor(task)}
-        samples = interleave(blocks, rounds, device=task.device)
-        cost, least = (
-            statistics.median(samples[name]) * 1e3 / (steps * task.models)
-            for name in (OURS, "floor")
-        )
+        blocks = {peer: PEERS[peer](task) for peer in (OURS, *peers)}
+        blocks[OURS_AGAIN] = PEERS[OURS](task)
+        check(task, blocks)
+        samples = interleave(blocks | {LEAST: floor(task)}, rounds, device=task.device)
+        still_agree(task, blocks)
+        times = per_model_step(samples, steps * task.models)
+        cost, least = times[OURS], times[LEAST]
         # Only where the whole interval says so: a few rounds of a busy machine cross by themselves.
-        _, low, _ = ratio(samples["floor"], samples[OURS])
+        _, low, _ = ratio(samples[LEAST], samples[OURS])
         believed(low * cost * 1e-3, cost * 1e-3)
-        print(f"{name:>12}{cost:10.3g}{least:10.3g}{least / cost:10.0%}", flush=True)
+        beside = "".join(f"{times[peer]:20.3g}" for peer in peers)
+        print(f"{name:>12}{cost:10.3g}{least:10.3g}{least / cost:10.0%}{beside}", flush=True)
         points[name] = {"ms_per_model_step": cost, "floor_ms": least, "seconds": samples}
     return {"steps": steps, "curve": points}
 
 
+def per_model_step(samples: Mapping[str, list[float]], model_steps: int) -> dict[str, float]:
+    """Median milliseconds of a model-step of each sample of so many."""
+    return {
+        name: statistics.median(seconds) * 1e3 / model_steps for name, seconds in samples.items()
+    }
+
+
+def peers_of(points: Mapping[str, Any]) -> list[str]:
+    """Peers that were timed at every point of a stored curve; in earlier runs none was."""
+    timed = next(iter(points.values()))["seconds"]
+    return [name for name in timed if name not in (OURS, OURS_AGAIN, LEAST)]
+
+
 def models_curve(
-    models: Iterable[int], steps: int, rounds: int, device: torch.device
+    models: Iterable[int],
+    steps: int,
+    rounds: int,
+    device: torch.device,
+    peers: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Time the default network against the number of models."""
+    """Time the default network against the number of models; see `curve`."""
     problems = {str(count): partial(default_problem, count, steps, device) for count in models}
-    return curve("the number of models", steps, rounds, problems)
+    return curve("the number of models", steps, rounds, problems, peers)
 
 
 def measure_curves(steps: int, rounds: int, device: torch.device, *, quick: bool) -> dict[str, Any]:
@@ -125,6 +154,8 @@ def measure_curves(steps: int, rounds: int, device: torch.device, *, quick: bool
         scaling (against the number of models), batch and width.
     """
     made = partial(default_problem, STACK, steps, device)
+    left_out = BESIDE if quick else absent(quick=quick) | elsewhere(device)
+    peers = [name for name in BESIDE if name not in left_out]
     batches = {
         str(size): partial(made, batch=size) for size in (QUICK_BATCHES if quick else BATCHES)
     }
@@ -133,7 +164,7 @@ def measure_curves(steps: int, rounds: int, device: torch.device, *, quick: bool
         for wide, narrow in (QUICK_WIDTHS if quick else WIDTHS)
     }
     return {
-        "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds, device),
+        "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds, device, peers),
         "batch": curve(f"the batch, {STACK} models", steps, rounds, batches),
         "width": curve(f"the hidden widths, {STACK} models", steps, rounds, widths),
     }

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.ceilings import memory_rate, product_rate
+from bench.curves import peers_of, per_model_step
 from bench.demonstrate import PLANTED, SAME
 from bench.paired import judge
 from bench.parts import by_short_name
@@ -61,34 +62,43 @@ def ladder(content: dict[str, Any], key: str = "peers") -> Figure:
 
 
 def scaling(content: dict[str, Any]) -> Figure:
-    """Time per model-step against the number of models, with the floor and the peers at theirs."""
-    curve, peers = content["scaling"]["curve"], content["peers"]
+    """Time per model-step against the number of models, with the floor and the peers.
+
+    Those that were timed at one number of models alone stand there.
+    """
+    curve, steps, peers = content["scaling"]["curve"], content["scaling"]["steps"], content["peers"]
     models = [int(name) for name in curve]
+    times = [
+        per_model_step(row["seconds"], steps * count)
+        for count, row in zip(models, curve.values(), strict=True)
+    ]
+    others = {name: (models, [row[name] for row in times]) for name in peers_of(curve)} | {
+        name: ([peers["models"]], [row["ms_per_model_step"]])
+        for name, row in peers["rows"].items()
+        if name not in {OURS, OURS_AGAIN, *peers_of(curve)}
+    }
     with house_style():
         made = new_figure(7.0, 3.8)
         ax = made.subplots()
         _engine_and_floor(ax, models, curve)
-        others = {
-            name: row["ms_per_model_step"]
-            for name, row in peers["rows"].items()
-            if name not in {OURS, OURS_AGAIN}
-        }
-        for (name, time), marker in zip(others.items(), PEER_MARKERS, strict=False):
+        for (name, (places, costs)), marker in zip(others.items(), PEER_MARKERS, strict=False):
             color = ACCENT if name in OWN else MUTED
-            ax.plot(peers["models"], time, marker, color=color, label=name)
+            ax.plot(places, costs, f"{marker}:", color=color, label=name, linewidth=1.0)
         ax.set_xscale("log", base=2)
         ax.set_xticks(models, [str(count) for count in models])
         ax.minorticks_off()
-        times = [*others.values(), *_times(curve)]
-        if max(times) > WIDE * min(times):
-            _decades(ax, times)
+        shown = [*_times(curve), *(cost for _, costs in others.values() for cost in costs)]
+        if max(shown) > WIDE * min(shown):
+            _decades(ax, shown)
         else:
-            ax.set_ylim(0, 1.06 * max(times))
+            ax.set_ylim(0, 1.06 * max(shown))
         ax.grid(axis="y")
         ax.set_xlabel("models in the stack")
         ax.set_ylabel("ms per model-step")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        heading(ax, "Cost of a model-step", f"in one stack; peers at {peers['models']} models")
+        heading(
+            ax, "Cost of a model-step", f"in one stack; single marks: at {peers['models']} models"
+        )
     return made
 
 
@@ -223,13 +233,22 @@ def roofline(content: dict[str, Any], key: str = "operations") -> Figure:
         places = {(row["operation"], row["direction"]): row["work"] / row["bytes"] for row in rows}
         span = np.geomspace(0.6 * min(places.values()), 3.0 * max(places.values()), 200)
         ax.plot(span, np.minimum(span * memory_peak, peak) / 1e9, color=INK, linewidth=1.2)
-        for name in dict.fromkeys(row["implementation"] for row in rows):
+        # Sizes come in ascending order.
+        largest = {row["operation"]: row["size"] for row in rows}
+        small = [row["size"] != largest[row["operation"]] for row in rows]
+        looks = zip((row["implementation"] for row in rows), small, strict=True)
+        for name, hollow in dict.fromkeys(looks):
             marker, colour = LOOKS[name]
-            mine = [row for row in rows if row["implementation"] == name]
+            mine = [
+                row
+                for row, other in zip(rows, small, strict=True)
+                if (row["implementation"], other) == (name, hollow)
+            ]
             ax.plot(
                 [row["work"] / row["bytes"] for row in mine],
                 [row["work"] / statistics.median(row["seconds"]) / 1e9 for row in mine],
-                marker, color=colour, label=name, markersize=5, linestyle="", alpha=0.85,
+                marker, color=colour, label=name + ", the smaller size" * hollow, markersize=5,
+                markerfacecolor="none" if hollow else colour, linestyle="", alpha=0.85,
             )  # fmt: skip
         ax.set_xscale("log")
         ax.set_yscale("log")

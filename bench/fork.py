@@ -3,15 +3,17 @@
     python fork.py WORKER [TREE QUESTIONS ANSWERS]... -- [BENCHMARK ...]
 
 Where a process's libraries and heap happen to lie moves its times. So one process loads torch, and
-forks those that are compared: what they share lies at the same addresses in all of them. Between
-processes started each by itself, sets of `paired.ROUNDS` rounds scattered by 1.4 % (their middle
-half by 0.7), between those of a fork by 0.5 (0.2), in 6.4 and 5.6 s a set (20 sets of either in
-turn, two threads of an AMD EPYC). QUESTIONS and ANSWERS are file descriptors, which become the
-worker's stdin and stdout; WORKER is run with TREE and the benchmarks, in TREE's folder.
+forks those that are compared: what they share, the seed of Python's hashes among it, is the same in
+all of them. Between processes started each by itself, sets of `paired.ROUNDS` rounds scattered by
+1.4 % (their middle half by 0.7), between those of a fork by 0.5 (0.2), in 6.4 and 5.6 s a set (20
+sets of either in turn, two threads of an AMD EPYC). QUESTIONS and ANSWERS are file descriptors,
+which become the worker's stdin and stdout; WORKER is run with TREE and the benchmarks, in TREE's
+folder. When this process's own stdin ends, the workers are killed.
 """
 
 import os
 import runpy
+import signal
 import sys
 import warnings
 
@@ -22,13 +24,15 @@ warnings.filterwarnings("ignore", "This process .* is multi-threaded", Deprecati
 
 
 def main() -> None:
-    """Fork, and wait until all have ended; each worker returns here at its own end too."""
+    """Fork, and wait for the end of stdin; each worker returns here at its own end too."""
     end = sys.argv.index("--")
     worker, *told = sys.argv[1:end]
     trees = [told[start : start + 3] for start in range(0, len(told), 3)]
+    workers = []
     while trees:
         tree, questions, answers = trees.pop(0)
-        if os.fork() == 0:
+        workers.append(os.fork())
+        if workers[-1] == 0:
             os.dup2(int(questions), 0)
             os.dup2(int(answers), 1)
             # An end that another worker kept open would hide that this one has ended.
@@ -41,11 +45,11 @@ def main() -> None:
             return
         os.close(int(questions))
         os.close(int(answers))
-    while True:
-        try:
-            os.wait()
-        except ChildProcessError:
-            return
+    # It ends however whoever asks has ended, even where a worker is at something without end.
+    sys.stdin.buffer.read()
+    for number in workers:
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def take_turns(
     for number in range(sets):
         # The other way around in every other set, so that nobody has always the same before it.
         order = ORDER[:: -1 if number % 2 else 1]
-        with workers(trees, wanted) as (ready, benchmarks):
+        with workers({role: trees[role] for role in order}, wanted) as (ready, benchmarks):
             for name in benchmarks:
                 if name not in repeats:
                     repeats[name] = math.ceil(SECONDS / ready[BASE].time(name, CALIBRATION))

@@ -3,14 +3,14 @@
 Every round times base, the same base again, and the new tree, each in a process of its own; the
 order turns by one from round to round. A process is never timed twice in a row: the second time
 would find its memory in cache. Three processes are a set, and what memory they happen to get moves
-all of their ratios together, by more than the rounds scatter. So a set counts as one value, of the
-medians of its processes, new over the mean of the two that are the same. Sets of fresh processes
-are added until the interval of their interquartile mean, which disturbed sets hardly move, is
-close: that takes longer where a machine is noisy, and sees as much. Where it never is, nothing is
-said of a difference that was not seen. What base and base again differ
-by, on that mean, is noise: a slowdown counts only when the whole interval lies beyond twice that,
-and beyond 3 % in any case. How well that mean is known is no part of it: the interval of the new
-tree is as wide, and already lies beyond the limit whole.
+all of their ratios together, the less the more they have in common (`fork`). So a set counts as one
+value, of the medians of its processes, new over the mean of the two that are the same. Sets of
+fresh processes are added until the interval of their interquartile mean, which disturbed sets
+hardly move, is close: that takes longer where a machine is noisy, and sees as much. Where it never
+is, nothing is said of a difference that was not seen. What base and base again differ by, on that
+mean, is noise: a slowdown counts only when the whole interval lies beyond twice that, and beyond
+3 % in any case. How well that mean is known is no part of it: the interval of the new tree is as
+wide, and already lies beyond the limit whole.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ FEWEST, SETS, CLOSE = 8, 36, 0.008
 # Of a set; in them every process has every place 18 times. Many short ones: on a noisy machine
 # (two threads of an AMD EPYC whose samples scattered by 8 %) sets of 27 rounds of 20 ms scattered
 # by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %. As many as this, as a set's
-# processes take 3 s to start: its scatter was 7.0, 3.9, 2.2 and 2.1 % with 9, 27, 54 and 81 rounds
-# on a noisier day (14 sets), 2.0, 1.6, 1.1 and 1.7 on a better one (16 sets of another EPYC; by the
-# middle half of them 1.5, 1.0, 0.9 and 0.5).
+# processes take 2 s to start: the middle half of 20 sets scattered by 1.5, 1.1, 0.6 and 0.2 % with
+# 9, 18, 27 and 54 rounds (another EPYC).
 ROUNDS = 54
 # Seconds of each process's rounds, by set.
 Times = list[list[float]]

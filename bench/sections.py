@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bench import figures, tables
-from bench.curves import FLOOR
+from bench.curves import FLOOR, peers_of
 from bench.static import resource_note, resource_rows
 from bench.tables import Rows
 
@@ -65,8 +65,10 @@ def beside_note(content: dict[str, Any]) -> str:
 
 
 def scaling_note(content: dict[str, Any]) -> str:
-    """Say what the floor is."""
-    return f"The floor is measured: {FLOOR[on_card(content)]}, and nothing else."
+    """Say what the floor is, and how peers were timed, if they were."""
+    note = f"The floor is measured: {FLOOR[on_card(content)]}, and nothing else."
+    peers = peers_of(content["scaling"]["curve"])
+    return note + (" Peers take turns with it, held to the same losses." if peers else "")
 
 
 SECTIONS = (

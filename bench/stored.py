@@ -19,7 +19,7 @@ import numpy as np
 from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
 from bench.ceilings import measure_ceilings
-from bench.curves import STACK, models_curve
+from bench.curves import STACK, models_curve, peers_of
 from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, middle, of_sets
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, elsewhere
@@ -164,11 +164,14 @@ def measure_training(content: Mapping[str, Any], plan: Plan, *, quick: bool) -> 
     """Time the engine among its peers and along the number of models, as the stored run was."""
     device = resolve_device("auto")
     ceilings = measure_ceilings(device, before=content["ceilings"])
-    models = map(int, content["scaling"]["curve"])
+    points = content["scaling"]["curve"]
     return {
         "ceilings": ceilings,
         "peers": compare_peers(plan.steps, plan.rounds, ceilings, device, quick=quick),
-        "scaling": models_curve(models, plan.curve_steps, plan.curve_rounds, device),
+        # Beside the same peers: what a time is depends on who was there before.
+        "scaling": models_curve(
+            map(int, points), plan.curve_steps, plan.curve_rounds, device, peers_of(points)
+        ),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from bench.bench_kernels import beside_the_kernel
 from bench.ceilings import RATES, memory_rate, product_rate, step_flops
+from bench.curves import peers_of
 from bench.demonstrate import count
 from bench.memory import beyond_one
 from bench.paired import NEW, ROUNDS, WORDS
@@ -67,8 +68,10 @@ def curve_rows(content: dict[str, Any], key: str) -> Rows:
     """The table of times along an axis: "scaling" (models), "batch" or "width"."""
     axis = {"scaling": "models", "batch": "batch", "width": "hidden widths"}[key]
     head = [axis, "ms a model-step", "20 % to 80 %", "against itself (A/A)", "floor, ms"]
-    found = [[*head, "floor over time"]]
-    for name, row in content[key]["curve"].items():
+    curve = content[key]["curve"]
+    peers = peers_of(curve)
+    found = [[*head, "floor over time", *(f"{peer} over vaekit" for peer in peers)]]
+    for name, row in curve.items():
         time, least, seconds = row["ms_per_model_step"], row["floor_ms"], row["seconds"]
         low, high = np.quantile(seconds[OURS], [0.2, 0.8]) * time / np.median(seconds[OURS])
         _, same_low, same_high = ratio(seconds[OURS_AGAIN], seconds[OURS])
@@ -80,6 +83,10 @@ def curve_rows(content: dict[str, Any], key: str) -> Rows:
                 f"{same_low:.2f} to {same_high:.2f}",
                 _ms(least),
                 f"{least / time:.0%}",
+                *(
+                    "{:.2f} ({:.2f} to {:.2f})".format(*ratio(seconds[peer], seconds[OURS]))
+                    for peer in peers
+                ),
             ]
         )
     return found
@@ -219,9 +226,10 @@ def demonstration_note(content: dict[str, Any]) -> str:
     sets, rounds = sorted({len(one) for one in times}), len(times[0][0])
     said = " to ".join(dict.fromkeys([str(sets[0]), str(sets[-1])]))
     now = "" if rounds == ROUNDS else f" The gate itself takes {ROUNDS} rounds by now."
+    same = "a copy that has an uncalled function more" if "idle" in made else "itself"
     return (
         f"Comparisons by {said} sets of fresh processes and {rounds} rounds of "
-        f"each, of a commit with itself and with a copy of it that is "
+        f"each, of a commit with {same} and with a copy of it that is "
         f"{made['planted_size']:.1%} slower, as measured; judged by the gate's rule of today. "
         "Dashes: the limit that an interval must lie above." + now
     )

@@ -2,10 +2,10 @@
 
     python worker.py TREE [BENCHMARK ...]
 
-It is run by its path, not as a module, and uses the tree's public names only, so that one copy of
-it times any two commits. A line on stdin is the name of a benchmark and how often to run it; the
-answer is a line with the mean seconds of a run. What a benchmark computes is held to a plain
-definition before it is first timed, and again after every time, outside of it.
+It is run by its path (`fork` does), not as a module, and uses the tree's public names only, so that
+one copy of it times any two commits. A line on stdin is the name of a benchmark and how often to
+run it; the answer is a line with the mean seconds of a run. What a benchmark computes is held to a
+plain definition before it is first timed, and again after every time, outside of it.
 """
 
 import sys

@@ -38,23 +38,33 @@ class Worker:
         Returns:
             The benchmarks that it has, each of which has computed what it is defined to.
         """
-        return self._read().split(",")[1:]
+        ready, *benchmarks = self._read().split(",")
+        if ready != "ready":
+            raise self._error(f"printed {ready!r}")
+        return benchmarks
 
     def time(self, benchmark: str, repeats: int) -> float:
         """Mean seconds of some runs of a benchmark."""
         # A process that ended is told by its missing answer.
         with suppress(BrokenPipeError):
             self.questions.write(f"{benchmark} {repeats}\n".encode())
-        return float(self._read())
+        line = self._read()
+        try:
+            return float(line)
+        except ValueError:
+            raise self._error(f"printed {line!r}") from None
 
     def _read(self) -> str:
         line = self.answers.readline().strip()
         if not line:
-            raise BenchError(
-                f"the process of {self.name} ended; what it printed stands above. Allowed: "
-                "a commit whose public names bench/worker.py can call, and compute what it checks"
-            )
+            raise self._error("ended; what it printed stands above")
         return line
+
+    def _error(self, what: str) -> BenchError:
+        return BenchError(
+            f"the process of {self.name} {what}. Allowed: a commit whose public names "
+            "bench/worker.py can call, which compute what it checks and print nothing"
+        )
 
     def close(self) -> None:
         """Ask nothing more of it."""
@@ -76,10 +86,10 @@ def workers(
         The processes, all ready, and their benchmarks.
 
     Raises:
-        BenchError: one of them ended.
+        BenchError: one of them ended, or this system cannot fork.
     """
     if not hasattr(os, "fork"):
-        raise BenchError(f"against: a commit needs fork, which {sys.platform} has not")
+        raise BenchError(f"commits are compared in forked processes; {sys.platform} has none")
     with ExitStack() as stack:
         started, told, theirs = dict[str, Worker](), list[str](), list[int]()
         for role, (name, place) in trees.items():
@@ -90,9 +100,10 @@ def workers(
             told += [str(place), str(questions), str(answers)]
         process = subprocess.Popen(
             [sys.executable, str(FORK), str(WORKER), *told, "--", *wanted],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             pass_fds=theirs,
-            process_group=0,
+            # Ctrl-C is the asker's to handle, and what ends this process then.
+            start_new_session=True,
         )
         stack.callback(_end, process)
         for end in theirs:
@@ -103,10 +114,14 @@ def workers(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    # The workers are of its group, and are killed whatever they are at.
-    with suppress(ProcessLookupError):
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(0.2)
+    except subprocess.TimeoutExpired:
+        # It still loads torch, and would fork before it looked.
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        process.wait()
 
 
 def digest(rounds: str) -> str:

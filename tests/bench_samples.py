@@ -38,6 +38,9 @@ def samples(ours: float = 1.0) -> dict[str, Any]:
         }
         for names in (("1", "11", "121"), ("32", "128", "512"), ("64, 32", "256, 128", "512, 256"))
     )
+    beside = twice | {"one after another": [1.8, 3.0, 3.3], "floor": [0.5] * 3}
+    for models, row in scaling.items():
+        row["seconds"] = {name: [int(models) * t for t in times] for name, times in beside.items()}
     taken = {str(models): {"peak": 10**8 + 9 * models, "planned": 8 * models} for models in (1, 3)}
     return {
         "provenance": {

@@ -281,8 +281,12 @@ def test_everything_is_measured_on_the_one_device(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(curves, name, lambda *given, **_: given)
     found = curves.measure_curves(2, 3, device, quick=True)
     assert len(found) == 3
-    for _, _, _, problems in found.values():
+    for _, _, _, problems, *beside in found.values():
         assert all(device in make() for make in problems.values())
+        assert not any(beside)
+    monkeypatch.setattr(curves, "elsewhere", lambda where: {"JAX vmap + scan": f"not on {where}"})
+    *_, beside = curves.measure_curves(2, 3, device, quick=False)["scaling"]
+    assert beside == ["stacked autograd", "one after another"]
 
 
 def test_jax_that_does_not_see_the_card_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,6 +318,33 @@ def test_a_curve_has_the_engine_and_the_floor_at_every_point(
         assert row["floor_ms"] == pytest.approx(1e3 * middle / 15)
         assert len(row["seconds"]["vaekit"]) == 3
     assert "4, 8" in capsys.readouterr().out
+
+
+def test_peers_of_a_curve_are_held_to_the_same_losses_and_timed_in_the_same_rounds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    held: list[list[str]] = []
+    for name in ("check", "still_agree"):
+        whole = getattr(curves, name)
+        monkeypatch.setattr(
+            curves,
+            name,
+            lambda task, blocks, whole=whole: held.append(list(blocks)) or whole(task, blocks),
+        )
+    found = curves.curve("the width", 5, 3, {"16, 8": small}, ["one after another"])["curve"]
+    seconds = found["16, 8"]["seconds"]
+    assert curves.peers_of(found) == ["one after another"]
+    assert held == [["vaekit", "one after another", "vaekit again (A/A)"]] * 2
+    assert {len(each) for each in seconds.values()} == {3}
+    middle = 1e3 * statistics.median(seconds["one after another"]) / (5 * small().models)
+    assert curves.per_model_step(seconds, 5 * small().models)["one after another"] == middle
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[-2].endswith("one after another")
+    assert shown[-1].endswith(f"{middle:.3g}")
+    wrong = lambda task: lambda: torch.ones(task.models)  # noqa: E731
+    monkeypatch.setitem(curves.PEERS, "one after another", wrong)
+    with pytest.raises(BenchError, match="all train the same models"):
+        curves.curve("the width", 5, 3, {"16, 8": small}, ["one after another"])
 
 
 def test_the_floor_touches_no_more_memory_than_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import pytest
 
 from bench import demonstrate, gate, provenance, storage
 from bench.demonstrate import (
+    IDLE,
     PLACE,
     PLANT,
     PLANTED,
@@ -34,7 +36,7 @@ def test_the_copy_waits_for_a_part_of_its_work_and_for_no_pause(
     tree, copy = tmp_path / "tree", tmp_path / "copy"
     (tree / PLACE).parent.mkdir(parents=True)
     (tree / PLACE).write_text("def reparameterise(*given): return CALLED(*given)\n")
-    plant(tree, copy)
+    plant(tree, copy, PLANT)
     assert PLANT not in (tree / PLACE).read_text()
     now = 100.0
 
@@ -60,6 +62,17 @@ def test_the_copy_waits_for_a_part_of_its_work_and_for_no_pause(
             worked = 100 * (1e-3 + (pause if pause < 0.01 else 0.0))
             waited = now - begun - 100 * (1e-3 + pause)
             assert waited == pytest.approx(WAIT * worked, rel=0.1)
+
+
+def test_what_is_not_called_is_as_much_and_changes_nothing() -> None:
+    called, left_alone = (
+        ast.parse(f"def reparameterise(): return 1\n{lines}") for lines in (PLANT, IDLE)
+    )
+    assert len([*ast.walk(called)]) == len([*ast.walk(left_alone)])
+    space: dict[str, Any] = {}
+    exec(compile(left_alone, "a copy", "exec"), space)
+    assert space["reparameterise"]() == 1
+    assert space["reparameterise"] is space["_plain"]
 
 
 def test_the_gate_keeps_its_word_with_few_alarms_and_most_slowdowns_seen() -> None:
@@ -100,7 +113,8 @@ def acted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], 
             compared.append(trees[NEW][0])
             assert trees[BASE] == trees[AGAIN]
             assert trees[BASE][1] == tmp_path / "tree"
-            slow = {NEW: slowdown if trees[NEW] != trees[BASE] else 1.0}
+            lines = (trees[NEW][1] / PLACE).read_text()
+            slow = {NEW: slowdown if "def reparameterise" in lines else 1.0}
             return {
                 wanted[0]: {
                     role: (slow.get(role, 1.0) * rng.lognormal(0, 0.002, (sets, 3))).tolist()
@@ -128,7 +142,7 @@ def test_every_comparison_is_kept_and_counted(
     monkeypatch.setattr(demonstrate, "TRIALS", 2)
     compared = acted(slowdown)
     assert demonstrate.demonstrate(2, sets=6) is (slowdown > 1.0)
-    assert compared == 2 * [*["HEAD"] * 5, "the slower copy of HEAD"]
+    assert compared == 2 * [*["the same copy of HEAD"] * 5, "the slower copy of HEAD"]
     folder = tmp_path / "here"
     assert [path.name for path in folder.iterdir()] == ["demonstration.json"]
     content = json.loads((folder / "demonstration.json").read_text())
@@ -144,6 +158,7 @@ def test_every_comparison_is_kept_and_counted(
     assert f"| {SAME} | 10 | 0 | 10 | 0 |" in summary
     seen = 2 if slowdown > 1.0 else 0
     assert f"| {PLANTED} | 2 | {seen} | {2 - seen} | 0 |" in summary
+    assert "of a commit with a copy that has an uncalled function more and" in summary
     assert f"is {said} slower, as measured" in summary
     assert f"The gate itself takes {ROUNDS} rounds by now" in summary
 
@@ -170,7 +185,9 @@ def test_one_that_was_stopped_is_continued_on_its_own_commit(
     assert len(json.loads(part.read_text())["comparisons"]) == 4
     now["commit"] = "5d6e7f8"
     demonstrate.demonstrate(1, sets=3)
-    assert compared == [*["HEAD"] * 4, "1a2b3c4", "the slower copy of 1a2b3c4"]
+    same = ["the same copy of HEAD"]
+    assert compared[:4] == 4 * same
+    assert compared[4:] == ["the same copy of 1a2b3c4", "the slower copy of 1a2b3c4"]
     assert not part.exists()
     # Fewer trials than the committed ones never take their place.
     assert not (tmp_path / "here" / "demonstration.json").exists()
@@ -180,11 +197,11 @@ def test_one_that_was_stopped_is_continued_on_its_own_commit(
     part.write_text(kept)
     monkeypatch.setattr(gate, "worker_digest", lambda: "another")
     demonstrate.demonstrate(1, sets=3)
-    assert compared[6:] == [*["HEAD"] * 5, "the slower copy of HEAD"]
+    assert compared[6:] == [*5 * same, "the slower copy of HEAD"]
 
 
 def test_one_of_other_versions_or_of_another_machine_is_begun_anew(tmp_path: Path) -> None:
-    asked = {"benchmark": "b", "sets": 8, "worker": "w", "plant": "p"}
+    asked = {"benchmark": "b", "sets": 8, "worker": "w", "plant": "p", "idle": "i"}
     asked |= {"provenance": {"commit": "a", "machine": "m", "versions": {"torch": "3"}}}
     path = tmp_path / "part.json"
     assert demonstrate.unfinished(path, asked) == {}

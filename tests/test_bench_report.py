@@ -130,8 +130,38 @@ def test_times_that_are_far_apart_have_a_logarithmic_axis() -> None:
     """On a card the slowest peer takes a thousand times as long as a large stack."""
     made = samples()
     assert figures.scaling(made).axes[0].get_yscale() == "linear"
-    made["peers"]["rows"]["one after another"] = {"ms_per_model_step": 5000.0}
+    made["peers"]["rows"]["stacked autograd"] = {"ms_per_model_step": 5000.0}
     assert figures.scaling(made).axes[0].get_yscale() == "log"
+
+
+def test_peers_stand_at_every_number_of_models_that_they_were_timed_at(tmp_path: Path) -> None:
+    (tmp_path / "training.json").write_text(json.dumps(samples()))
+    write_report(tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "| floor over time | one after another over vaekit |" in summary
+    assert summary.count("| 3.00 (2.00 to 3.00) |") == 3
+    lines = {line.get_label(): line for line in figures.scaling(samples()).axes[0].lines}
+    assert [*lines["one after another"].get_xdata()] == [1, 11, 121]
+    assert [*lines["one after another"].get_ydata()] == pytest.approx([600.0] * 3)
+    assert [*lines["stacked autograd"].get_xdata()] == [10]
+
+
+def test_the_smaller_size_of_an_operation_is_hollow_in_its_roofline() -> None:
+    row = {"direction": "forward", "implementation": "triton", "bytes": 10, "seconds": [1.0]}
+    rows = [
+        row | {"operation": name, "size": f"{letter}={size}", "work": work}
+        for size, work in ((11, 20), (33, 30))
+        for name, letter in (("pixel_nll", "M"), ("sigmoid_grid", "S"))
+    ]
+    content = {"kernels": {"rows": rows, "ceilings": samples()["ceilings"]}}
+    lines = figures.roofline(content, "kernels").axes[0].lines
+    found = {line.get_label(): line for line in lines if not line.get_label().startswith("_")}
+    assert {name: [*line.get_xdata()] for name, line in found.items()} == {
+        "triton, the smaller size": [2.0, 2.0],
+        "triton": [3.0, 3.0],
+    }
+    assert found["triton, the smaller size"].get_markerfacecolor() == "none"
+    assert found["triton"].get_markerfacecolor() != "none"
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_a_training_is_timed_among_the_same_peers_as_the_stored_one(
     monkeypatch.setattr(stored, "resolve_device", lambda name: torch.device("cpu"))
     rates = {"float32": 2.0, "float32, default": 3.0}
     content = training(1.0) | {"ceilings": {"product_flops_per_second": rates}}
+    content["scaling"]["curve"]["4"]["seconds"] |= {"one after another": [1.0], "floor": [0.5]}
     now = {"product_flops_per_second": {"float32": 4.0, "float32, default": 3.0}}
     monkeypatch.setattr(
         stored,
@@ -137,7 +138,7 @@ def test_a_training_is_timed_among_the_same_peers_as_the_stored_one(
     assert stored.measure_training(content, FULL, quick=False)["ceilings"] == now
     assert asked == [
         (FULL.steps, FULL.rounds, now, torch.device("cpu"), False),
-        (FULL.curve_steps, FULL.curve_rounds, torch.device("cpu")),
+        (FULL.curve_steps, FULL.curve_rounds, torch.device("cpu"), ["one after another"]),
     ]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -200,9 +202,15 @@ def test_a_samples_runs_are_as_many_in_every_process(
 def test_samples_of_other_rounds_have_another_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     """They cannot be compared: what a run costs depends on how many came before it."""
     digest = gate.worker_digest()
-    for module, name in ((paired, "ROUNDS"), (gate, "SECONDS")):
+    other = Path(__file__)
+    for module, name, value in (
+        (paired, "ROUNDS", 2 * paired.ROUNDS),
+        (gate, "SECONDS", 2 * gate.SECONDS),
+        (workers, "FORK", other),
+        (workers, "WORKER", other),
+    ):
         with monkeypatch.context() as patch:
-            patch.setattr(module, name, 2 * getattr(module, name))
+            patch.setattr(module, name, value)
             assert gate.worker_digest() != digest
     assert gate.worker_digest() == digest
 
@@ -296,7 +304,8 @@ def test_workers_lie_alike_and_end_with_their_context(
     """torch lies at one address in those that are compared, and at another in the next set."""
     worker = tmp_path / "worker.py"
     worker.write_text(
-        "import os, sys, torch\nprint('ready', flush=True)\n"
+        "import os, sys\ntorch = sys.modules['torch']\n"
+        "print('ready', *sys.argv[2:], sep=',', flush=True)\n"
         "assert os.getcwd() == sys.argv[1]\n"
         "for line in sys.stdin:\n"
         "    print(id(torch) if 'address' in line else os.getpid(), flush=True)\n"
@@ -304,7 +313,9 @@ def test_workers_lie_alike_and_end_with_their_context(
     monkeypatch.setattr(workers, "WORKER", worker)
     addresses, processes = list[float](), list[psutil.Process]()
     for _ in range(2):
-        with workers.workers(dict.fromkeys(ORDER, ("here", tmp_path))) as (ready, _):
+        trees = dict.fromkeys(ORDER, ("here", tmp_path))
+        with workers.workers(trees, ("a task", "b")) as (ready, benchmarks):
+            assert benchmarks == ["a task", "b"]
             found = {one.time("address", 1) for one in ready.values()}
             processes += [psutil.Process(int(one.time("number", 1))) for one in ready.values()]
         assert len(found) == 1
@@ -312,3 +323,66 @@ def test_workers_lie_alike_and_end_with_their_context(
     assert addresses[0] != addresses[1]
     assert len(set(processes)) == 2 * len(ORDER)
     assert not psutil.wait_procs(processes, timeout=10)[1]
+
+
+# A worker that hears nothing, once it has told its number.
+DEAF = """
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", os.getpid(), sep=",", flush=True)
+while True:
+    pass
+"""
+
+
+def test_a_worker_without_end_ends_with_its_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(DEAF)
+    monkeypatch.setattr(workers, "WORKER", worker)
+    with workers.workers({NEW: ("here", tmp_path)}) as (_, (number,)):
+        found = psutil.Process(int(number))
+    assert not psutil.wait_procs([found], timeout=10)[1]
+
+
+def test_a_worker_without_end_ends_with_a_gate_that_is_killed(tmp_path: Path) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(DEAF)
+    gate_of_one = (
+        "import sys; from pathlib import Path; from bench import workers\n"
+        f"workers.WORKER = Path({str(worker)!r})\n"
+        f"with workers.workers({{'new': ('here', Path({str(tmp_path)!r}))}}) as (_, (number,)):\n"
+        "    print(number, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", gate_of_one],
+        cwd=gate.ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        found = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+    assert not psutil.wait_procs([found], timeout=10)[1]
+
+
+def test_what_a_tree_prints_is_no_time_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = tmp_path / "worker.py"
+    monkeypatch.setattr(workers, "WORKER", worker)
+    trees = {NEW: ("v1", tmp_path)}
+    worker.write_text("print('hello')\nprint('ready,work', flush=True)\n")
+    with pytest.raises(BenchError, match="of v1 printed 'hello'"), workers.workers(trees):
+        pass
+    worker.write_text("print('ready,work')\nprint('hello', flush=True)\n")
+    with workers.workers(trees) as (ready, _), pytest.raises(BenchError, match="printed 'hello'"):
+        ready[NEW].time("work", 1)
+
+
+def test_a_system_without_fork_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "fork")
+    with pytest.raises(BenchError, match="compared in forked processes"), workers.workers({}):
+        pass

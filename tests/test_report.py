@@ -209,7 +209,7 @@ def test_collapse_is_counted_against_the_boundary() -> None:
     assert "2 of the 6 cells below that line collapsed all the same; of the 3 above it, 1" in text
     assert "β = 8 at μ = 0 (critical β 9), β = 2 at μ = 1 (critical β 4)" in text
     made["critical_beta"][:] = np.nan
-    assert "no closed boundary" in said(made)
+    assert "no boundary here: no constant image" in said(made)
 
 
 def test_divergence_is_named() -> None:

@@ -105,7 +105,7 @@ SCHEMA: dict[str, Variable] = {
         _CELL, "float64", "1", "R2 code to truth on fresh noisy draws, inactive latents dropped"
     ),
     "active_units": Variable(
-        _CELL, "int64", "units", "latents whose mean varies by more than 0.01"
+        _CELL, "int64", "units", "latents whose mean has a variance above 0.01"
     ),
     "rate": Variable(_CELL, "float64", "nats", "KL from the prior on fresh noisy draws"),
     "distortion": Variable(

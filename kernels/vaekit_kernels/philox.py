@@ -188,7 +188,7 @@ def normals(
 ) -> Tensor:
     """Standard normals by Box-Muller, both branches used.
 
-    With words (w0, w1): radius sqrt(-2 ln((w0 >> 8) + 1) / 2**24), angle 2 pi (w1 >> 8) / 2**24;
+    With words (w0, w1): radius sqrt(-2 ln(((w0 >> 8) + 1) / 2**24)), angle 2 pi (w1 >> 8) / 2**24;
     lanes 0 and 1 are its cosine and sine branch, lanes 2 and 3 those of (w2, w3). The largest
     magnitude is sqrt(48 ln 2) = 5.77.
 

@@ -134,7 +134,7 @@ FIGURES: dict[str, Entry] = {
     "active_units": Entry(
         maps.active_units,
         "Active units and the boundary of theory",
-        "Latents whose mean varies by more than 0.01. In theory units can live below the dashed "
+        "Latents whose mean has a variance above 0.01. In theory units can live below the dashed "
         "line; where cells below it are collapsed, training did not get there.",
     ),
     "recovery_over_beta": Entry(

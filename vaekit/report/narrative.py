@@ -170,7 +170,7 @@ def _boundary(dataset: xr.Dataset, dead: xr.DataArray, gone: xr.DataArray) -> li
     """How far the boundary of collapse lies from critical_beta."""
     critical = dataset["critical_beta"]
     if not np.isfinite(critical).any():
-        return ["Theory has no closed boundary for this likelihood."]
+        return ["Theory has no boundary here: no constant image is an optimum at these μ."]
     below = (dataset["beta"] < critical).transpose("mu", "beta")
     known = np.isfinite(critical) & ~gone
     early, under = int((below & dead & known).sum()), int((below & known).sum())

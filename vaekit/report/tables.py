@@ -89,7 +89,7 @@ def selectivity(dataset: xr.Dataset) -> xr.DataArray:
     """Recovery beyond that of untrained networks: R2 less their mean, on noisy draws of one mu.
 
     Both are of as many draws, but in files from before that was so. Of an untrained network all
-    latents count, of a trained one the active ones; so a collapsed model's is negative.
+    latents count, of a trained one the active ones: a collapsed model's is minus their mean.
     """
     name = "recovery_r2_few" if "recovery_r2_few" in dataset else "recovery_r2"
     return dataset[name] - dataset["baseline_recovery_r2"].mean("baseline_seed")
