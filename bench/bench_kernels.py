@@ -28,7 +28,15 @@ from bench.ceilings import believed, measure_ceilings, memory_rate, roof
 from bench.clock import Clock
 from bench.errors import BenchError
 from bench.kernel_ops import kernel_operations
-from bench.operation import ROTATED, Operation, checked, error, module_of_tests, turning
+from bench.operation import (
+    ROTATED,
+    Operation,
+    checked,
+    directions,
+    error,
+    module_of_tests,
+    turning,
+)
 from bench.provenance import provenance
 from bench.storage import store
 from bench.timing import interleave, ratio
@@ -93,9 +101,13 @@ def compare(clock: Clock, operation: Operation, ceilings: Mapping[str, Any], rou
 
 
 def refused(operation: Operation, compiled: Callable[..., Any]) -> str:
-    """Say why torch.compile cannot build a definition; an empty text where it can."""
+    """Say why torch.compile cannot build a definition; an empty text where it can.
+
+    It builds a program where nothing is differentiated, one where something is, and a backward one.
+    """
     try:
-        compiled(**operation.inputs)
+        for call in directions(operation, compiled).values():
+            call()
     except TorchDynamoException as unbuilt:
         lines = str(unbuilt).strip().splitlines()
         # Where a process of the compiler failed, the first line says that alone, and the last line

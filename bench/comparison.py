@@ -48,7 +48,7 @@ def compare(
         samples = interleave(blocks, rounds, device=task.device)
         still_agree(task, blocks)
     print(f"\n{task.models} models, batch {config.batch}, {config.precision}\n")
-    print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>26}{'worst loss':>14}{'of product':>12}")
+    print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>26}{'worst loss':>14}{'of matmul':>12}")
     print(f"{'':28}{'model-step':>12}{'(95 % interval)':>26}{'difference':>14}{'peak':>12}")
     rows = {}
     for name, seconds in samples.items():

@@ -41,10 +41,13 @@ SIZES = {
 NORMAL = 31
 
 
-def labels(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Seeds and ids of a number of streams or models."""
+def labels(count: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Seeds, ids and steps of a number of streams or models.
+
+    A step is a tensor, as in training: a number would be made one in every call that is timed.
+    """
     index = torch.arange(count, device=device)
-    return index, float_ids(0.25 * index)
+    return index, float_ids(0.25 * index), torch.full_like(index, 5)
 
 
 def randn(*shape: int, device: torch.device) -> Tensor:
@@ -56,21 +59,26 @@ def randn(*shape: int, device: torch.device) -> Tensor:
 def generator(size: Size, device: torch.device, noise: Implementation | None) -> Operation:
     """The sigmoid grid of a number of streams; writes only."""
     streams, batch = size.streams, size.batch
-    seeds, ids = labels(streams, device)
-    call = {"step": 5, "batch": batch}
+    seeds, ids, step = labels(streams, device)
+
+    def op(mu: Tensor, seeds: Tensor, ids: Tensor, backend: Any) -> Any:
+        return ops.sigmoid_grid(mu, seeds, ids, step, batch=batch, backend=backend)
+
+    def definition(mu: Tensor, seeds: Tensor, ids: Tensor) -> Any:
+        return reference.sigmoid_grid(mu, seeds, ids, step, batch=batch)
 
     def oracle(mu: Tensor, seeds: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         assert noise is not None
-        z = mu[:, None, None] + noise(seeds, ids, 5, Stream.IMAGE_TRUTH, batch, FACTORS)
+        z = mu[:, None, None] + noise(seeds, ids, step, Stream.IMAGE_TRUTH, batch, FACTORS)
         clean = reference.render(torch.sigmoid(z), grid=3, tile=7)
-        return clean + 0.5 * noise(seeds, ids, 5, Stream.IMAGE_NOISE, batch, PIXELS), z
+        return clean + 0.5 * noise(seeds, ids, step, Stream.IMAGE_NOISE, batch, PIXELS), z
 
     return Operation(
         name=f"sigmoid_grid S={streams}",
         pinned=("sigmoid_grid",),
         inputs={"mu": 0.1 * seeds.float(), "seeds": seeds, "ids": ids},
-        op=partial(ops.sigmoid_grid, **call),
-        definition=partial(reference.sigmoid_grid, **call),
+        op=op,
+        definition=definition,
         forward_bytes=4 * streams * batch * (PIXELS + FACTORS),
         forward_work=streams * batch * ((NORMAL + 2) * PIXELS + (NORMAL + 4) * FACTORS),
         oracle=oracle if noise else None,
@@ -80,19 +88,19 @@ def generator(size: Size, device: torch.device, noise: Implementation | None) ->
 def latent(size: Size, device: torch.device, noise: Implementation | None) -> Operation:
     """Reparameterisation and KL with the noise drawn where it is used."""
     models, batch = size.wide, size.batch
-    seeds, ids = labels(models, device)
+    seeds, ids, step = labels(models, device)
     mean, logvar = randn(2, models, batch, LATENTS, device=device)
 
     def op(mean: Tensor, logvar: Tensor, seeds: Tensor, ids: Tensor, backend: Any) -> Any:
-        return ops.reparameterise(mean, logvar, Draw(seeds, ids, 5), backend=backend)
+        return ops.reparameterise(mean, logvar, Draw(seeds, ids, step), backend=backend)
 
     def definition(mean: Tensor, logvar: Tensor, seeds: Tensor, ids: Tensor) -> Any:
-        drawn = normals(seeds, ids, 5, Stream.LATENT, batch, LATENTS)
+        drawn = normals(seeds, ids, step, Stream.LATENT, batch, LATENTS)
         return reference.reparameterise(mean, logvar, drawn)
 
     def oracle(mean: Tensor, logvar: Tensor, seeds: Tensor, ids: Tensor) -> Any:
         assert noise is not None
-        drawn = noise(seeds, ids, 5, Stream.LATENT, batch, LATENTS)
+        drawn = noise(seeds, ids, step, Stream.LATENT, batch, LATENTS)
         return reference.reparameterise(mean, logvar, drawn)
 
     rows = models * batch

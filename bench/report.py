@@ -125,8 +125,8 @@ def facts(content: dict[str, Any]) -> dict[str, str]:
         if "read_bytes_per_second" in ceilings:
             found["reads"] = f"{ceilings['read_bytes_per_second'] / 1e9:.1f} GB/s"
         rates = ceilings["product_flops_per_second"]
-        found["products"] = ", ".join(f"{v / 1e9:,.0f} GFLOP/s {k}" for k, v in rates.items())
-        found["a call"] = f"{ceilings['seconds_per_call'] * 1e6:.1f} us"
+        found["matmul"] = ", ".join(f"{v / 1e9:,.0f} GFLOP/s {k}" for k, v in rates.items())
+        found["a call's overhead"] = f"{ceilings['seconds_per_call'] * 1e6:.1f} us"
     skipped = "; ".join(f"{name}: {why}" for name, why in all_skipped(content))
     found |= {"skipped": skipped} if skipped else {}
     lost = [section.title for section in SECTIONS if section.key not in content]

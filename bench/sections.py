@@ -39,9 +39,9 @@ class Section:
 
 BESIDE = (
     "Every peer was held to the same losses before it was timed and after. Times are interleaved "
-    "rounds in one process. A first block, which is not among them, holds what a peer compiles, "
-    "unless an earlier run has left that in the compiler's cache. The peak is that of large "
-    "products in a row's own precision, in this run."
+    "rounds in one process. The last column is a first block, which is not among them: it holds "
+    "what a peer compiles, unless an earlier run has left that in the compiler's cache. The peak "
+    "is that of large matrix multiplications in a row's own precision, in this run."
 )
 ON_CPU = (
     " On a CPU two libraries multiply float32 matrices, and vaekit takes the faster one that is as "

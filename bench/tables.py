@@ -42,7 +42,7 @@ def peer_rows(content: dict[str, Any], key: str = "peers") -> Rows:
     peers = content[key]
     scale = 1e3 / (peers["steps"] * peers["models"])
     head = ["", "ms a model-step", "20 % to 80 %", "rounds", "time over vaekit's", "95 % interval"]
-    found = [[*head, "of product peak", "worst loss difference", "first block, s"]]
+    found = [[*head, "of matmul peak", "worst loss difference", "with compilation, s"]]
     for name, row in peers["rows"].items():
         seconds = np.array(peers["seconds"][name]) * scale
         low, high = np.quantile(seconds, [0.2, 0.8])
@@ -116,7 +116,7 @@ def _ms(value: float) -> str:
 
 def memory_rows(content: dict[str, Any]) -> Rows:
     """The table of peak memory."""
-    found = [["models", "beyond one, MB", "planned, MB", "measured over planned"]]
+    found = [["models", "above a stack of one, MB", "planned, MB", "measured over planned"]]
     for name, (grown, planned) in beyond_one(content["memory"]["curve"]).items():
         ratio = f"{grown / planned:.2f}"
         found.append([name, f"{grown / 1e6:.0f}", f"{planned / 1e6:.0f}", ratio])
@@ -166,14 +166,16 @@ def operation_note(content: dict[str, Any]) -> str:
     ceilings = content["operations"]["ceilings"]
     moved, work = memory_rate(ceilings) / 1e9, product_rate(ceilings) / 1e9
     return (
-        "Each was held to its definition before and after it was timed, and each call reads memory "
-        "that is not in cache. The error is the largest one against the definition in float64, "
-        "over the largest value. The roof is the slower of the bytes at the faster of copying and "
-        f"reading, {moved:.1f} GB/s, and the arithmetic at the rate of products, {work:,.0f} "
-        "GFLOP/s, both the best of this run. Functions and the integer noise are slower than "
-        "products, so most of these cannot come near it. Rows are timed one after another: one "
-        "that is marked as noisy, whose times spread by more than a half, was disturbed, and "
-        "should not be compared with its neighbours."
+        "Reference is the definition, torch what vaekit runs on a CPU, compile the definition "
+        "through torch.compile. Each was held to the definition before and after it was timed, and "
+        "each call reads memory that is not in cache. The error is the largest one against the "
+        "definition in float64, over the largest value. The roof is the larger of two times: the "
+        f"bytes at the faster of copying and reading, {moved:.1f} GB/s, and the arithmetic at the "
+        f"rate of matrix products, {work:,.0f} GFLOP/s, both the best of this run. "
+        "Transcendental functions and integer random numbers are slower than matrix products, so "
+        "most of these cannot come near it. Rows are timed one after another: one that is marked "
+        "as noisy, whose times spread by more than a half, was disturbed, and should not be "
+        "compared with its neighbours."
     )
 
 
@@ -184,11 +186,12 @@ def kernel_note(content: dict[str, Any]) -> str:
     return (
         f"Times of the device on {found['card']['name']}, each implementation held to its "
         "definition before and after. Cold: a buffer larger than L2 is overwritten before every "
-        "call, and calls take turns with several sets of inputs; warm: the call is repeated with "
-        "one. The error is the largest one against the definition in float64, over the largest "
-        f"value. The roof is the slower of the bytes at {moved:,.0f} GB/s and the arithmetic at "
-        f"the rate of float32 products, {work:,.0f} GFLOP/s in this run; functions and the integer "
-        "noise are slower than those. Definitions that torch.compile does not build have no row of "
+        "call, which also pays for writing back what that left in L2, and calls take turns with "
+        "several sets of inputs; warm: the call is repeated with one. The error is the largest one "
+        "against the definition in float64, over the largest value. The roof is the larger of two "
+        f"times: the bytes at {moved:,.0f} GB/s, and the arithmetic at the rate of float32 matrix "
+        f"products, {work:,.0f} GFLOP/s in this run; transcendental functions and integer random "
+        "numbers are slower than those. Definitions that torch.compile cannot build have no row of "
         "it."
     )
 

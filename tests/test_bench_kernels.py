@@ -82,9 +82,48 @@ def test_a_definition_that_cannot_be_compiled_has_its_reason() -> None:
     assert bench_kernels.refused(small(), broken(outer)) == "OverflowError: too large"
 
 
+def test_a_program_that_nothing_else_builds_is_asked_for_too() -> None:
+    """Where nothing is differentiated, and backwards."""
+
+    class Unbuilt(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, output: torch.Tensor) -> torch.Tensor:
+            return output.clone()
+
+        @staticmethod
+        def backward(ctx: object, grad: torch.Tensor) -> torch.Tensor:
+            raise TorchDynamoException("no backward")
+
+    def forward_only(output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return Unbuilt.apply(output)
+
+    def trained_only(output: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        if not output.requires_grad:
+            raise TorchDynamoException("no forward")
+        return output.clone()
+
+    assert bench_kernels.refused(small(), forward_only) == "no backward"
+    assert bench_kernels.refused(small(), trained_only) == "no forward"
+
+
+def test_the_noise_of_the_check_is_drawn_once_for_the_same_labels() -> None:
+    drawn: list[int] = []
+
+    def noise(seeds: torch.Tensor, *_: object) -> torch.Tensor:
+        drawn.append(len(seeds))
+        return seeds.double()
+
+    draw, labels = block_sizes.remembered(noise), [torch.arange(4)] * 3
+    first = draw(*labels, 0, 2, 9)
+    assert draw(*(label.clone() for label in labels), 0, 2, 9) is first
+    draw(*labels, 1, 2, 9)
+    draw(labels[0] + 1, *labels[1:], 0, 2, 9)
+    assert drawn == [4, 4, 4]
+
+
 def test_the_card_waits_until_the_calls_are_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a time would hold what the host takes for the call."""
-    done: list[str] = []
+    done, late = list[str](), list[bool]()
 
     class Event:
         def __init__(self, **_: bool) -> None:
@@ -93,6 +132,9 @@ def test_the_card_waits_until_the_calls_are_queued(monkeypatch: pytest.MonkeyPat
         def record(self) -> None:
             done.append("event")
 
+        def query(self) -> bool:
+            return bool(late) and late.pop()
+
         def elapsed_time(self, _: Event) -> float:
             return 3.0
 
@@ -100,11 +142,20 @@ def test_the_card_waits_until_the_calls_are_queued(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: done.append(f"wait {cycles:,}"))
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: done.append("read"))
     timer = object.__new__(Clock)
-    timer.flush = torch.ones(2)
+    timer.flush, timer.head_start = torch.ones(2), clock.HEAD_START
     assert timer.cold(lambda: done.append("call")) == pytest.approx(3e-3)
     assert done == ["wait 16,777,216", "event", "call", "event", "read"]
     assert not timer.flush.any()
     assert timer.warm(lambda: None) == pytest.approx(3e-3 / clock.WARM_CALLS)
+    done.clear()
+    late[:] = [False, True]
+    timer.warm(lambda: None)
+    assert [line for line in done if "wait" in line] == ["wait 16,777,216", "wait 33,554,432"]
+    # And stays so.
+    late[:] = [True] * 9
+    with pytest.raises(BenchError, match="a call waits for the card"):
+        timer.cold(lambda: None)
+    assert timer.head_start == 2 * clock.LONGEST
 
 
 def test_a_wrong_kernel_prints_nothing(

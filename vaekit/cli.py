@@ -87,7 +87,7 @@ def cli() -> None:
     "--on-diverge",
     metavar="keep|fail",
     default="keep",
-    help="Go on without a model that is not finite, or fail.  [default: keep]",
+    help="If a model's loss or gradient is not finite, go on without it, or fail.  [default: keep]",
 )
 @click.option(
     "--checkpoint-seconds",
@@ -119,9 +119,9 @@ def sweep(
     """Train and measure every (mu, beta, seed) and write a report.
 
     Starts from a preset or a file; every other option replaces one field. With neither, CUDA takes
-    the preset post and a CPU takes laptop. Lists are written with commas: --mu 0,1,2. The last
-    line printed is the path of the report. A run that was interrupted goes on where it was when it
-    is given its --out again.
+    the preset post and a CPU takes laptop. The defaults below are those of fields that it does not
+    set. Lists are written with commas: --mu 0,1,2. The last line printed is the path of the report.
+    A run that was interrupted goes on where it was when it is given its --out again.
     """
     if preset is not None and file is not None:
         raise click.UsageError("--preset and --config exclude each other")
@@ -257,7 +257,8 @@ def info() -> None:
 def predict(**fields: str | None) -> None:
     """Print, for every mu, the beta beyond which theory expects collapse, and the ceiling.
 
-    The ceiling is the information in nats that one noisy image carries about its truth.
+    The ceiling is the information in nats that one noisy image carries about its truth. Without
+    --mu it is that of the preset post, 0 to 5.
     """
     from vaekit.theory import critical_beta, information_ceiling
 

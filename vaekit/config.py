@@ -212,7 +212,7 @@ class SweepConfig(BaseModel):
         "auto",
     )
     precision: Literal["float32", "tf32x3", "tf32", "bf16"] = _field(
-        "What products are rounded to; parameters and their updates are float32 in any case.",
+        "What matrix products are rounded to; parameters and updates are float32 in any case.",
         "float32, tf32x3, tf32 (both with the triton engine), bf16 (torch and triton engines)",
         "float32",
     )
