@@ -35,11 +35,11 @@ SAME, PLANTED = "A/A", "planted 5 %"
 ALARMS, SEEN = 0.05, 0.95
 
 PLACE = Path("kernels", "vaekit_kernels", "__init__.py")
-# What the copy waits, of the time that it works. What interrupts it costs comes on top: the gate
-# measured 5.2 and 5.2 % with this, 3.7 and 3.6 with 0.03, 6.1 and 5.4 with 0.05 (two threads of an
-# AMD EPYC). Work of its own is no such measure, as what is in cache differs: one call more in 20
-# was 3.2 to 5.6 % from one comparison to the next, each known to about 1 %.
-WAIT = 0.04
+# What the copy waits, of the time that it works. What interrupts it costs comes on top: 14 sets of
+# the gate measured 5.8 % with 0.04 (two threads of an AMD EPYC). Work of its own is no measure, as
+# what is in cache differs: one call more in 20 was 3.2 to 5.6 % from one comparison to the next,
+# each known to about 1 %.
+WAIT = 0.036
 PLANT = f'''
 
 import time

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench import paired
+from bench import paired, timing
 from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Times, Verdict
 from bench.provenance import ROOT, provenance
@@ -133,7 +133,7 @@ def take_turns(
 
 def worker_digest() -> str:
     """Digest of what the processes run, in how many rounds of what length."""
-    return digest(f"{paired.ROUNDS} of {SECONDS} s")
+    return digest(f"{paired.ROUNDS} of {SECONDS} s after {timing.SETTLE} s")
 
 
 def table(ref: str, verdicts: Mapping[str, Verdict]) -> str:

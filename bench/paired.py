@@ -2,15 +2,16 @@
 
 Every round times base, the same base again, and the new tree, each in a process of its own; the
 order turns by one from round to round. A process is never timed twice in a row: the second time
-would find its memory in cache. Three processes are a set, and what memory they happen to get moves
-all of their ratios together, the less the more they have in common (`fork`). So a set counts as one
-value, of the medians of its processes, new over the mean of the two that are the same. Sets of
-fresh processes are added until the interval of their interquartile mean, which disturbed sets
-hardly move, is close: that takes longer where a machine is noisy, and sees as much. Where it never
-is, nothing is said of a difference that was not seen. What base and base again differ by, on that
-mean, is noise: a slowdown counts only when the whole interval lies beyond twice that, and beyond
-3 % in any case. How well that mean is known is no part of it: the interval of the new tree is as
-wide, and already lies beyond the limit whole.
+would find its memory in cache. What a round's times have in common, as the machine's speed changes
+from one to the next, goes out of their ratios. Three processes are a set, and what memory they
+happen to get moves all of their ratios together, the less the more they have in common (`fork`). So
+a set counts as one value, the median over rounds of new over base, for either process that is the
+same, and the mean of both. Sets of fresh processes are added until the interval of their
+interquartile mean, which disturbed sets hardly move, is close: that takes longer where a machine is
+noisy, and sees as much. Where it never is, nothing is said of a difference that was not seen. What
+base and base again differ by, on that mean, is noise: a slowdown counts only when the whole
+interval lies beyond twice that, and beyond 3 % in any case. How well that mean is known is no part
+of it: the interval of the new tree is as wide, and already lies beyond the limit whole.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ ORDER = (BASE, NEW, AGAIN)
 # Sets of fresh processes, at least and at most; more are added until no interval of a log ratio
 # reaches farther from its middle than CLOSE: a slowdown of 5 % then lies well beyond SMALLEST.
 FEWEST, SETS, CLOSE = 8, 36, 0.008
-# Of a set; in them every process has every place 18 times. Many short ones: on a noisy machine
+# Of a set; in them every process has every place 12 times. Many short ones: on a noisy machine
 # (two threads of an AMD EPYC whose samples scattered by 8 %) sets of 27 rounds of 20 ms scattered
 # by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %. As many as this, as a set's
-# processes take 2 s to start: the middle half of 20 sets scattered by 1.5, 1.1, 0.6 and 0.2 % with
-# 9, 18, 27 and 54 rounds (another EPYC).
-ROUNDS = 54
+# processes take 2 s to start: 14 sets scattered by 3.3, 0.7, 0.6, 0.6 and 0.5 % with 9, 18, 27, 36
+# and 54 rounds (another EPYC, whose samples scattered by 14 %).
+ROUNDS = 36
 # Seconds of each process's rounds, by set.
 Times = list[list[float]]
 
@@ -105,17 +106,20 @@ def is_close(samples: Mapping[str, Times]) -> bool:
 
 
 def of_sets(over: Times, *under: Times) -> np.ndarray:
-    """Log ratio of each set: the median of one's rounds over the mean of the others' medians.
+    """Log ratio of each set: the median over rounds of one to another, the mean over the others.
+
+    A ratio to the mean of two would not be 0 where all are alike, as times are skew.
 
     Raises:
         ValueError: a time is not a positive number.
     """
     if not all(0 < value < np.inf for times in (over, *under) for one in times for value in one):
         raise ValueError("samples: a time is not a positive number")
-    above, *below = (
-        np.array([np.median(np.log(one)) for one in times]) for times in (over, *under)
-    )
-    return above - np.mean(below, axis=0)
+    ratios = [
+        [np.median(np.log(one) - np.log(other)) for one, other in zip(over, others, strict=True)]
+        for others in under
+    ]
+    return np.mean(ratios, axis=0)
 
 
 def noise_of(base: Times, again: Times) -> float:

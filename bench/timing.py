@@ -15,6 +15,10 @@ import torch
 from vaekit.machine import synchronize
 
 CPU = torch.device("cpu")
+# Seconds before a time on a CPU. The threads of another library or process, which ran before, spin
+# on for 7 ms and take a core: 20 ms of one process among three took 1.4 times as long without this
+# (two threads of an AMD EPYC).
+SETTLE = 0.01
 # Shuffles of a round, of which the one is taken whose neighbours have been so least often.
 TRIED = 200
 
@@ -56,6 +60,8 @@ def interleave(
 
 def on_the_host(device: torch.device, call: Callable[[], object]) -> float:
     """Seconds of a call by the host's clock, from an idle device to an idle one."""
+    if device.type == "cpu":
+        time.sleep(SETTLE)
     synchronize(device)
     start = time.perf_counter()
     call()

@@ -33,6 +33,7 @@ from bench import (
     provenance,
     static,
     storage,
+    timing,
 )
 from bench.bench_estimators import measure, table
 from bench.ceilings import believed, step_flops
@@ -173,6 +174,17 @@ def test_an_engine_that_is_quicker_than_its_floor_stops_the_benchmark(
     )
     with pytest.raises(BenchError, match="cannot be right"):
         curves.curve("the width", 5, 5, {"16, 8": small})
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_threads_of_others_may_settle_before_a_time_on_a_cpu(
+    device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(timing, "synchronize", lambda device: None)
+    monkeypatch.setattr("time.sleep", done.append)
+    assert timing.on_the_host(torch.device(device), lambda: done.append("call")) >= 0
+    assert done == [timing.SETTLE, "call"][device == "cuda" :]
 
 
 def test_memory_is_counted_beyond_a_stack_of_one() -> None:

@@ -32,7 +32,7 @@ from bench_samples import samples
 def test_the_copy_waits_for_a_part_of_its_work_and_for_no_pause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that goes on by what is done, and by a microsecond whenever it is asked."""
+    """By a clock that goes on by what is done, and by 0.2 us whenever it is asked."""
     tree, copy = tmp_path / "tree", tmp_path / "copy"
     (tree / PLACE).parent.mkdir(parents=True)
     (tree / PLACE).write_text("def reparameterise(*given): return CALLED(*given)\n")
@@ -52,7 +52,7 @@ def test_the_copy_waits_for_a_part_of_its_work_and_for_no_pause(
     space: dict[str, Any] = {"CALLED": called}
     exec((copy / PLACE).read_text(), space)
     with monkeypatch.context() as patch:
-        patch.setattr("time.perf_counter", lambda: pass_by(1e-6))
+        patch.setattr("time.perf_counter", lambda: pass_by(2e-7))
         for pause in (2e-3, 0.2):
             space["reparameterise"](1, 2, 3)
             begun = now

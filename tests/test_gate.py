@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from bench import gate, paired, workers
+from bench import gate, paired, timing, workers
 from bench.errors import BenchError
 from bench.paired import (
     AGAIN,
@@ -28,6 +29,12 @@ from bench.paired import (
     judge,
     measure,
 )
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is played here leaves no threads behind that spin."""
+    monkeypatch.setattr(timing, "SETTLE", 0.0)
 
 
 def noisy(
@@ -78,6 +85,21 @@ def test_the_interval_holds_the_truth_although_processes_differ() -> None:
     rng = np.random.default_rng(1)
     found = [judge(noisy(rng, 0.05)) for _ in range(200)]
     assert sum(verdict.low <= 1.05 <= verdict.high for verdict in found) >= 182
+
+
+def test_what_a_round_has_in_common_is_no_part_of_its_ratio() -> None:
+    """A machine of two speeds that changes with every round, by more than what is looked for."""
+    speed = np.where(np.random.default_rng(0).random(ROUNDS) < 0.5, 1.0, 1.5)
+    sets = {name: [list(speed)] * FEWEST for name in (BASE, AGAIN)} | {NEW: [list(1.05 * speed)]}
+    found = judge(sets | {NEW: sets[NEW] * FEWEST})
+    assert (found.ratio, found.low, found.noise) == pytest.approx((1.05, 1.05, 0.0))
+
+
+def test_times_that_are_skew_are_no_difference() -> None:
+    """The mean of two of them has another median than one."""
+    rng = np.random.default_rng(0)
+    times = {name: [list(1 + rng.exponential(1.0, 30_000))] for name in ORDER}
+    assert abs(paired.of_sets(times[NEW], times[BASE], times[AGAIN])[0]) < 0.01
 
 
 def test_rounds_of_one_set_do_not_count_as_so_many_processes() -> None:
@@ -206,6 +228,7 @@ def test_samples_of_other_rounds_have_another_digest(monkeypatch: pytest.MonkeyP
     for module, name, value in (
         (paired, "ROUNDS", 2 * paired.ROUNDS),
         (gate, "SECONDS", 2 * gate.SECONDS),
+        (timing, "SETTLE", 1.0),
         (workers, "FORK", other),
         (workers, "WORKER", other),
     ):
@@ -366,6 +389,21 @@ def test_a_worker_without_end_ends_with_a_gate_that_is_killed(tmp_path: Path) ->
         found = psutil.Process(int(process.stdout.readline()))
         process.kill()
     assert not psutil.wait_procs([found], timeout=10)[1]
+
+
+def test_others_may_settle_before_a_process_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import sys, time\nprint('ready', flush=True)\n"
+        "for _ in sys.stdin: print(time.monotonic(), flush=True)\n"
+    )
+    monkeypatch.setattr(workers, "WORKER", worker)
+    monkeypatch.setattr(timing, "SETTLE", 0.2)
+    with workers.workers({NEW: ("v1", tmp_path)}) as (ready, _):
+        begun = time.monotonic()
+        assert ready[NEW].time("work", 1) >= begun + 0.2
 
 
 def test_what_a_tree_prints_is_no_time_of_it(
