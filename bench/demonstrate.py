@@ -35,11 +35,11 @@ SAME, PLANTED = "A/A", "planted 5 %"
 ALARMS, SEEN = 0.05, 0.95
 
 PLACE = Path("kernels", "vaekit_kernels", "__init__.py")
-# What the copy waits, of the time that it works. What interrupts it costs comes on top: 14 sets of
-# the gate measured 5.8 % with 0.04 (two threads of an AMD EPYC). Work of its own is no measure, as
+# What the copy waits, of the time that it works. What interrupts it costs comes on top: 12 sets of
+# the gate measured 4.8 % with 0.036 (two threads of an AMD EPYC). Work of its own is no measure, as
 # what is in cache differs: one call more in 20 was 3.2 to 5.6 % from one comparison to the next,
 # each known to about 1 %.
-WAIT = 0.036
+WAIT = 0.038
 PLANT = f'''
 
 import time

@@ -2,13 +2,14 @@
 
     python fork.py WORKER [TREE QUESTIONS ANSWERS]... -- [BENCHMARK ...]
 
-Where a process's libraries and heap happen to lie moves its times. So one process loads torch, and
-forks those that are compared: what they share, the seed of Python's hashes among it, is the same in
-all of them. Between processes started each by itself, sets of `paired.ROUNDS` rounds scattered by
-1.4 % (their middle half by 0.7), between those of a fork by 0.5 (0.2), in 6.4 and 5.6 s a set (20
-sets of either in turn, two threads of an AMD EPYC). QUESTIONS and ANSWERS are file descriptors,
-which become the worker's stdin and stdout; WORKER is run with TREE and the benchmarks, in TREE's
-folder. When this process's own stdin ends, the workers are killed.
+Where a process's libraries and heap happen to lie moves its times, and so does the core that it
+gets: those of a shared machine are not equally fast, and a process stays where it is. So one
+process loads torch on one core, and forks those that are compared: what they share, the seed of
+Python's hashes among it, is the same in all of them, and they take turns on that core, with one
+thread each. On two cores of an AMD EPYC 12 sets of 36 rounds scattered by 6.9 % where processes had
+both, and by 0.3 % on one, in turn. QUESTIONS and ANSWERS are file descriptors, which become the
+worker's stdin and stdout; WORKER is run with TREE and the benchmarks, in TREE's folder. When this
+process's own stdin ends, the workers are killed.
 """
 
 import os
@@ -16,6 +17,10 @@ import runpy
 import signal
 import sys
 import warnings
+
+# Before torch counts the cores.
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 import torch  # noqa: F401
 

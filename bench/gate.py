@@ -3,8 +3,8 @@
 Three processes stand ready (`workers`), two with the commit's sources and one with the tree's as
 it lies here, uncommitted changes included; `paired` takes turns between them, in sets of fresh
 processes, and decides. Exit code 1 means a regression, and the raw samples are stored whatever the
-verdict. It times what a CPU runs, beside a card too: a card's trainings are compared with a stored
-run's.
+verdict. It times what one core of a CPU runs, beside a card too: what several do, or a card, is
+compared with a stored run's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from bench import paired, timing
+from bench import paired
 from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Times, Verdict
 from bench.provenance import ROOT, provenance
@@ -133,7 +133,7 @@ def take_turns(
 
 def worker_digest() -> str:
     """Digest of what the processes run, in how many rounds of what length."""
-    return digest(f"{paired.ROUNDS} of {SECONDS} s after {timing.SETTLE} s")
+    return digest(f"{paired.ROUNDS} of {SECONDS} s")
 
 
 def table(ref: str, verdicts: Mapping[str, Verdict]) -> str:

@@ -29,12 +29,11 @@ ORDER = (BASE, NEW, AGAIN)
 # Sets of fresh processes, at least and at most; more are added until no interval of a log ratio
 # reaches farther from its middle than CLOSE: a slowdown of 5 % then lies well beyond SMALLEST.
 FEWEST, SETS, CLOSE = 8, 36, 0.008
-# Of a set; in them every process has every place 12 times. Many short ones: on a noisy machine
-# (two threads of an AMD EPYC whose samples scattered by 8 %) sets of 27 rounds of 20 ms scattered
-# by 0.6 %, of 9 of 50 ms by 1.5 %, of 63 of 10 ms by 1.0 to 2.3 %. As many as this, as a set's
-# processes take 2 s to start: 14 sets scattered by 3.3, 0.7, 0.6, 0.6 and 0.5 % with 9, 18, 27, 36
-# and 54 rounds (another EPYC, whose samples scattered by 14 %).
-ROUNDS = 36
+# Of a set; in them every process has every place 8 times. Many short ones: the machine's speed
+# changes by half within less than a second. As many as this, as a set's processes take 2 s to
+# start: 12 sets scattered by 1.4, 0.9, 0.7, 0.3 and 0.3 % with 9, 12, 18, 24 and 36 rounds of 20 ms
+# (two threads of an AMD EPYC).
+ROUNDS = 24
 # Seconds of each process's rounds, by set.
 Times = list[list[float]]
 

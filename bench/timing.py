@@ -15,9 +15,8 @@ import torch
 from vaekit.machine import synchronize
 
 CPU = torch.device("cpu")
-# Seconds before a time on a CPU. The threads of another library or process, which ran before, spin
-# on for 7 ms and take a core: 20 ms of one process among three took 1.4 times as long without this
-# (two threads of an AMD EPYC).
+# Seconds before a time on a CPU: the threads of another library, which ran before, may spin on and
+# take a core. Those of torch's do for 7 ms (two threads of an AMD EPYC).
 SETTLE = 0.01
 # Shuffles of a round, of which the one is taken whose neighbours have been so least often.
 TRIED = 200

@@ -10,12 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from bench import timing
 from bench.errors import BenchError
 
 FORK, WORKER = (Path(__file__).with_name(name) for name in ("fork.py", "worker.py"))
@@ -47,7 +45,6 @@ class Worker:
 
     def time(self, benchmark: str, repeats: int) -> float:
         """Mean seconds of some runs of a benchmark."""
-        time.sleep(timing.SETTLE)
         # A process that ended is told by its missing answer.
         with suppress(BrokenPipeError):
             self.questions.write(f"{benchmark} {repeats}\n".encode())

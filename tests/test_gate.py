@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from bench import gate, paired, timing, workers
+from bench import gate, paired, workers
 from bench.errors import BenchError
 from bench.paired import (
     AGAIN,
@@ -29,12 +28,6 @@ from bench.paired import (
     judge,
     measure,
 )
-
-
-@pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is played here leaves no threads behind that spin."""
-    monkeypatch.setattr(timing, "SETTLE", 0.0)
 
 
 def noisy(
@@ -228,7 +221,6 @@ def test_samples_of_other_rounds_have_another_digest(monkeypatch: pytest.MonkeyP
     for module, name, value in (
         (paired, "ROUNDS", 2 * paired.ROUNDS),
         (gate, "SECONDS", 2 * gate.SECONDS),
-        (timing, "SETTLE", 1.0),
         (workers, "FORK", other),
         (workers, "WORKER", other),
     ):
@@ -324,7 +316,7 @@ def test_a_process_that_ends_is_an_error_with_its_name(
 def test_workers_lie_alike_and_end_with_their_context(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch lies at one address in those that are compared, and at another in the next set."""
+    """On one core, and torch at one address in all of a set, but not of the next one."""
     worker = tmp_path / "worker.py"
     worker.write_text(
         "import os, sys\ntorch = sys.modules['torch']\n"
@@ -341,7 +333,8 @@ def test_workers_lie_alike_and_end_with_their_context(
             assert benchmarks == ["a task", "b"]
             found = {one.time("address", 1) for one in ready.values()}
             processes += [psutil.Process(int(one.time("number", 1))) for one in ready.values()]
-        assert len(found) == 1
+            cores = {tuple(os.sched_getaffinity(one.pid)) for one in processes[-len(ORDER) :]}
+        assert len(found) == len(cores) == len(cores.pop()) == 1
         addresses += found
     assert addresses[0] != addresses[1]
     assert len(set(processes)) == 2 * len(ORDER)
@@ -389,21 +382,6 @@ def test_a_worker_without_end_ends_with_a_gate_that_is_killed(tmp_path: Path) ->
         found = psutil.Process(int(process.stdout.readline()))
         process.kill()
     assert not psutil.wait_procs([found], timeout=10)[1]
-
-
-def test_others_may_settle_before_a_process_is_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = tmp_path / "worker.py"
-    worker.write_text(
-        "import sys, time\nprint('ready', flush=True)\n"
-        "for _ in sys.stdin: print(time.monotonic(), flush=True)\n"
-    )
-    monkeypatch.setattr(workers, "WORKER", worker)
-    monkeypatch.setattr(timing, "SETTLE", 0.2)
-    with workers.workers({NEW: ("v1", tmp_path)}) as (ready, _):
-        begun = time.monotonic()
-        assert ready[NEW].time("work", 1) >= begun + 0.2
 
 
 def test_what_a_tree_prints_is_no_time_of_it(
