@@ -53,7 +53,7 @@ def command_line() -> argparse.ArgumentParser:
         type=positive,
         const=TRIALS,
         help="try the gate on trees that are the same and on one that is 5 % slower; "
-        f"{TRIALS} trials take hours; stopped, they are continued",
+        f"{TRIALS} trials take an hour or more; stopped, they are continued",
     )
     parser.add_argument(
         "--report",

@@ -1,4 +1,4 @@
-"""Does the gate keep its word? `nox -s bench -- --demonstrate`, hours on a noisy machine.
+"""Does the gate keep its word? `nox -s bench -- --demonstrate`, an hour or more.
 
 It must be quiet where two trees do the same, and see a slowdown of 5 %. So real processes compare
 a commit with a copy in another folder that has a function more, which is never called: any change
