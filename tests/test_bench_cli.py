@@ -124,7 +124,7 @@ def test_on_a_card_its_kernels_are_timed_and_on_the_page(
     assert known == {"cuda": samples()["ceilings"], "cpu": None}
     summary = (tmp_path / "here" / "summary.md").read_text(encoding="utf-8")
     assert "Times of the device on A card" in summary
-    assert "bytes at 2,000 GB/s and the arithmetic" in summary
+    assert "bytes at 2,000 GB/s, and the arithmetic" in summary
     cells = "forward | compile | 3.0 | 1.0 | 333 | 75% | 1.50 | 1.50 to 1.50 | 1.0e-07"
     assert f"| pixel_nll gaussian | M=121 | {cells} |" in summary
     assert (tmp_path / "here" / "figures" / "kernels.png").is_file()
