@@ -28,7 +28,7 @@ BASE, AGAIN, NEW = "base", "base again", "new"
 ORDER = (BASE, NEW, AGAIN)
 # Sets of fresh processes, at least and at most; more are added until no interval of a log ratio
 # reaches farther from its middle than CLOSE: a slowdown of 5 % then lies well beyond SMALLEST.
-FEWEST, SETS, CLOSE = 8, 36, 0.008
+FEWEST, SETS, CLOSE = 6, 36, 0.008
 # Of a set; in them every process has every place 8 times. Many short ones: the machine's speed
 # changes by half within less than a second. As many as this, as a set's processes take 2 s to
 # start: 12 sets scattered by 1.4, 0.9, 0.7, 0.3 and 0.3 % with 9, 12, 18, 24 and 36 rounds of 20 ms

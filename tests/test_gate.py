@@ -97,7 +97,7 @@ def test_times_that_are_skew_are_no_difference() -> None:
 
 def test_rounds_of_one_set_do_not_count_as_so_many_processes() -> None:
     """An offset of one set of processes is no slowdown, however steady its rounds are."""
-    steady: dict[str, Times] = {name: [[1.0] * ROUNDS for _ in range(FEWEST)] for name in ORDER}
+    steady: dict[str, Times] = {name: [[1.0] * ROUNDS for _ in range(8)] for name in ORDER}
     steady[NEW][0] = [1.6] * ROUNDS
     assert judge(steady).ratio == pytest.approx(1.0)
     steady[NEW][1:3] = [[1.6] * ROUNDS] * 2
