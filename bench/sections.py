@@ -68,7 +68,13 @@ def scaling_note(content: dict[str, Any]) -> str:
     """Say what the floor is, and how peers were timed, if they were."""
     note = f"The floor is measured: {FLOOR[on_card(content)]}, and nothing else."
     peers = peers_of(content["scaling"]["curve"])
-    return note + (" Peers take turns with it, held to the same losses." if peers else "")
+    if not peers:
+        return note
+    return (
+        f"{note} Peers take turns with it, held to the same losses. On a CPU every block starts "
+        "from rest, so that no other library's threads are awake; the blocks of few models are so "
+        "short that this is part of their times."
+    )
 
 
 SECTIONS = (
