@@ -64,12 +64,14 @@ _RENDER = Launch(rows=16, cols=64, warps=4)
 # Nine latents fill 9 of 16 lanes; 32 rows make four programs for each model of 128 samples, so that
 # a sweep of 121 models has more than three programs for each of an H100's multiprocessors.
 _REPARAMETERISE = Launch(rows=32, cols=16, warps=4)
-# Bound by bytes. One row of 441 pixels in one tile, so that all of its loads are in flight before
-# the first is used, and one reduction a row.
-_PIXEL_NLL = Launch(rows=4, cols=512, warps=4)
+# Bound by bytes. Rows of 441 pixels in one tile, so that all of its loads are in flight before the
+# first is used, and one reduction a row. By times on an H200 of 1936 and 121 models, Gaussian
+# (`block-sizes.json` of its folder in `reports/bench`): 148 and 15.9 us, with four rows and four
+# warps 167 and 16.6.
+_PIXEL_NLL = Launch(rows=2, cols=512, warps=2)
 # The backward pass has no reduction: it runs over the flat block of a model, where loads of four
-# values are aligned whatever the number of pixels.
-_PIXEL_NLL_BACKWARD = Launch(rows=1, cols=2048, warps=4)
+# values are aligned whatever the number of pixels. 221 and 19.0 us there, 247 and 20.7 by 2048.
+_PIXEL_NLL_BACKWARD = Launch(rows=1, cols=1024, warps=4)
 
 # The training step; times of a step of 121 default models of the H200 are in brackets. Tiles of 64
 # samples are what a Hopper tensor core takes at once (bf16, 0.45 ms). Its tf32 wants both operands
