@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
-from bench.ceilings import believed
+from bench.ceilings import believed, step_flops
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, check, elsewhere, still_agree
-from bench.problem import Block, Problem, default_problem
+from bench.problem import Block, Problem, default_config
 from bench.timing import interleave, ratio
+from vaekit.config import SweepConfig
+from vaekit.model import Architecture
 from vaekit.products import fast_products
 
 MODELS = (1, 2, 4, 8, 11, 22, 44, 121)
@@ -23,11 +25,34 @@ BATCHES = (32, 64, 128, 256, 512, 1024)
 WIDTHS = ((64, 32), (128, 64), (256, 128), (512, 256), (1024, 512))
 QUICK_MODELS, QUICK_BATCHES, QUICK_WIDTHS = (1, 4, 11, 44, 121), (32, 128, 512), WIDTHS[1:4]
 STACK = 11
+# Steps of a block at the least. A card's are so quick that two of them would be mostly start.
+FEWEST = {"cpu": 2, "cuda": 5}
 # Peers at every number of models. Those of torch.compile would compile for each of them.
 BESIDE = ("stacked autograd", "one after another", "JAX vmap + scan")
 LEAST = "floor"
 # What that is, on a CPU and on a card.
 FLOOR = ("the products and one pass of Adam", "a copy of weights and both moments")
+
+
+def point(steps: int, device: torch.device, models: int = STACK, **changes: Any) -> Problem:
+    """Make a changed default problem, whose block is about as much work as that of the default one.
+
+    A block of few models, images or units would be so short otherwise that its start is in its
+    time, and one of many would take seconds.
+
+    Args:
+        steps: of a block of the default problem; others have more, or fewer, but `FEWEST` at least.
+        device: where it trains.
+        models: in the stack.
+        changes: to the default configuration.
+    """
+    config = default_config(models, **changes)
+    as_many = steps * STACK * _work(default_config(STACK)) / (models * _work(config))
+    return Problem(config, max(FEWEST[device.type], round(as_many)), device)
+
+
+def _work(config: SweepConfig) -> int:
+    return step_flops(Architecture.of(config), config.batch)
 
 
 def floor(problem: Problem) -> Block:
@@ -83,7 +108,6 @@ def _copies(problem: Problem) -> Block:
 
 def curve(
     title: str,
-    steps: int,
     rounds: int,
     problems: Mapping[str, Callable[[], Problem]],
     peers: Sequence[str] = (),
@@ -92,7 +116,6 @@ def curve(
 
     Args:
         title: what the axis is.
-        steps: of a timed block.
         rounds: timed blocks of each.
         problems: makes the problem of each point; one at a time, since the widest are large.
         peers: that are held to the engine's losses, and timed, at every point too.
@@ -100,9 +123,9 @@ def curve(
     Raises:
         BenchError: a peer trains to something else, or the engine is quicker than its floor.
     """
-    print(f"\nms per model-step against {title}; {rounds} rounds of {steps} steps\n")
+    print(f"\nms per model-step against {title}; {rounds} rounds\n")
     beside = "".join(f"{name:>20}" for name in peers)
-    print(f"{'':>12}{'vaekit':>10}{'floor':>10}{'of floor':>10}{beside}", flush=True)
+    print(f"{'':>12}{'steps':>10}{'vaekit':>10}{'floor':>10}{'of floor':>10}{beside}", flush=True)
     points = {}
     for name, make in problems.items():
         task = make()
@@ -111,15 +134,21 @@ def curve(
         check(task, blocks)
         samples = interleave(blocks | {LEAST: floor(task)}, rounds, device=task.device)
         still_agree(task, blocks)
-        times = per_model_step(samples, steps * task.models)
+        times = per_model_step(samples, task.steps * task.models)
         cost, least = times[OURS], times[LEAST]
         # Only where the whole interval says so: a few rounds of a busy machine cross by themselves.
         _, low, _ = ratio(samples[LEAST], samples[OURS])
         believed(low * cost * 1e-3, cost * 1e-3)
         beside = "".join(f"{times[peer]:20.3g}" for peer in peers)
-        print(f"{name:>12}{cost:10.3g}{least:10.3g}{least / cost:10.0%}{beside}", flush=True)
-        points[name] = {"ms_per_model_step": cost, "floor_ms": least, "seconds": samples}
-    return {"steps": steps, "curve": points}
+        line = f"{name:>12}{task.steps:10}{cost:10.3g}{least:10.3g}{least / cost:10.0%}{beside}"
+        print(line, flush=True)
+        points[name] = {
+            "steps": task.steps,
+            "ms_per_model_step": cost,
+            "floor_ms": least,
+            "seconds": samples,
+        }
+    return {"curve": points}
 
 
 def per_model_step(samples: Mapping[str, list[float]], model_steps: int) -> dict[str, float]:
@@ -127,6 +156,13 @@ def per_model_step(samples: Mapping[str, list[float]], model_steps: int) -> dict
     return {
         name: statistics.median(seconds) * 1e3 / model_steps for name, seconds in samples.items()
     }
+
+
+def costs(row: Mapping[str, Any]) -> dict[str, float]:
+    """Median milliseconds of a model-step of all that was timed at a stored point."""
+    middles = {name: statistics.median(seconds) for name, seconds in row["seconds"].items()}
+    scale = row["ms_per_model_step"] / middles[OURS]
+    return {name: middle * scale for name, middle in middles.items()}
 
 
 def peers_of(points: Mapping[str, Any]) -> list[str]:
@@ -142,18 +178,24 @@ def models_curve(
     device: torch.device,
     peers: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Time the default network against the number of models; see `curve`."""
-    problems = {str(count): partial(default_problem, count, steps, device) for count in models}
-    return curve("the number of models", steps, rounds, problems, peers)
+    """Time the default network against the number of models; see `point` and `curve`."""
+    problems = {str(count): partial(point, steps, device, count) for count in models}
+    return curve("the number of models", rounds, problems, peers)
 
 
 def measure_curves(steps: int, rounds: int, device: torch.device, *, quick: bool) -> dict[str, Any]:
-    """Draw all three curves.
+    """Time along all three axes.
+
+    Args:
+        steps: of a block of the default problem; see `point`.
+        rounds: timed blocks of each.
+        device: where all train.
+        quick: fewer points, and no peers.
 
     Returns:
         scaling (against the number of models), batch and width.
     """
-    made = partial(default_problem, STACK, steps, device)
+    made = partial(point, steps, device)
     left_out = BESIDE if quick else absent(quick=quick) | elsewhere(device)
     peers = [name for name in BESIDE if name not in left_out]
     batches = {
@@ -165,6 +207,6 @@ def measure_curves(steps: int, rounds: int, device: torch.device, *, quick: bool
     }
     return {
         "scaling": models_curve(QUICK_MODELS if quick else MODELS, steps, rounds, device, peers),
-        "batch": curve(f"the batch, {STACK} models", steps, rounds, batches),
-        "width": curve(f"the hidden widths, {STACK} models", steps, rounds, widths),
+        "batch": curve(f"the batch, {STACK} models", rounds, batches),
+        "width": curve(f"the hidden widths, {STACK} models", rounds, widths),
     }

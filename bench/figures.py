@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.ceilings import memory_rate, product_rate
-from bench.curves import peers_of, per_model_step
+from bench.curves import costs, peers_of
 from bench.demonstrate import PLANTED, SAME
 from bench.paired import judge
 from bench.parts import by_short_name
@@ -66,12 +66,9 @@ def scaling(content: dict[str, Any]) -> Figure:
 
     Those that were timed at one number of models alone stand there.
     """
-    curve, steps, peers = content["scaling"]["curve"], content["scaling"]["steps"], content["peers"]
+    curve, peers = content["scaling"]["curve"], content["peers"]
     models = [int(name) for name in curve]
-    times = [
-        per_model_step(row["seconds"], steps * count)
-        for count, row in zip(models, curve.values(), strict=True)
-    ]
+    times = [costs(row) for row in curve.values()]
     others = {name: (models, [row[name] for row in times]) for name in peers_of(curve)} | {
         name: ([peers["models"]], [row["ms_per_model_step"]])
         for name, row in peers["rows"].items()
@@ -81,13 +78,13 @@ def scaling(content: dict[str, Any]) -> Figure:
         made = new_figure(7.0, 3.8)
         ax = made.subplots()
         _engine_and_floor(ax, models, curve)
-        for (name, (places, costs)), marker in zip(others.items(), PEER_MARKERS, strict=False):
+        for (name, (places, heights)), marker in zip(others.items(), PEER_MARKERS, strict=False):
             color = ACCENT if name in OWN else MUTED
-            ax.plot(places, costs, f"{marker}:", color=color, label=name, linewidth=1.0)
+            ax.plot(places, heights, f"{marker}:", color=color, label=name, linewidth=1.0)
         ax.set_xscale("log", base=2)
         ax.set_xticks(models, [str(count) for count in models])
         ax.minorticks_off()
-        shown = [*_times(curve), *(cost for _, costs in others.values() for cost in costs)]
+        shown = [*_times(curve), *(cost for _, heights in others.values() for cost in heights)]
         if max(shown) > WIDE * min(shown):
             _decades(ax, shown)
         else:

@@ -72,8 +72,7 @@ def scaling_note(content: dict[str, Any]) -> str:
         return note
     return (
         f"{note} Peers take turns with it, held to the same losses. On a CPU every block starts "
-        "from rest, so that no other library's threads are awake; the blocks of few models are so "
-        "short that this is part of their times."
+        "from rest, so that no other library's threads are awake."
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
 from bench.ceilings import measure_ceilings
-from bench.curves import STACK, models_curve, peers_of
+from bench.curves import STACK, models_curve, peers_of, point
 from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, middle, of_sets
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, elsewhere
@@ -54,7 +54,7 @@ def read(path: Path) -> dict[str, Any]:
         made["machine"], made["versions"].items(), made["commit"], made["date"]
         if path.name == "training.json":
             content["peers"]["problem"], content["peers"]["seconds"].items()
-            content["scaling"]["steps"], content["scaling"]["curve"].items()
+            content["scaling"]["curve"].items()
             content["ceilings"]["seconds"].items()
         else:
             content["seconds"].items()
@@ -85,11 +85,14 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
     if path.name == "training.json":
         problem = default_problem(STACK, plan.steps)
         _same(path, "problem", content["peers"].get("problem"), problem.described())
-        _same(path, "steps of a curve", content["scaling"]["steps"], plan.curve_steps)
-        points = content["scaling"]["curve"].values()
-        twice = all(OURS_AGAIN in point["seconds"] for point in points)
+        device = resolve_device("auto")
+        points = content["scaling"]["curve"]
+        then = {name: row.get("steps") for name, row in points.items()}
+        steps = {name: point(plan.curve_steps, device, int(name)).steps for name in points}
+        _same(path, "steps by models", then, steps)
+        twice = all(OURS_AGAIN in row["seconds"] for row in points.values())
         _same(path, "noise of every point", "known" if twice else "not stored", "known")
-        left_out = absent(quick=quick) | elsewhere(resolve_device("auto"))
+        left_out = absent(quick=quick) | elsewhere(device)
         here_too = [name for name in PEERS if name not in left_out] + [OURS_AGAIN]
         _same(path, "list of what was timed", list(content["peers"]["seconds"]), here_too)
         stored, noise = training_samples(content)

@@ -75,9 +75,9 @@ def samples(ours: float = 1.0) -> dict[str, Any]:
         "full_tf32": {},
         "whole": {},
         "sweeps": {},
-        "scaling": {"steps": 5, "curve": scaling},
-        "batch": {"steps": 5, "curve": batch},
-        "width": {"steps": 5, "curve": width},
+        "scaling": {"curve": scaling},
+        "batch": {"curve": batch},
+        "width": {"curve": width},
         "memory": {"curve": taken},
         "parts": {
             "models": 10,

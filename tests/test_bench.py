@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, pairwise, permutations
 from pathlib import Path
 from types import SimpleNamespace
@@ -173,7 +174,7 @@ def test_an_engine_that_is_quicker_than_its_floor_stops_the_benchmark(
         curves, "interleave", lambda *_, **__: {"vaekit": [1.0] * 5, "floor": [1.1] * 5}
     )
     with pytest.raises(BenchError, match="cannot be right"):
-        curves.curve("the width", 5, 5, {"16, 8": small})
+        curves.curve("the width", 5, {"16, 8": small})
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
@@ -289,11 +290,11 @@ def test_everything_is_measured_on_the_one_device(monkeypatch: pytest.MonkeyPatc
     # Once more at the end, with what was measured at the beginning.
     assert ceilings_of == [(device, None), (device, rates | {"measured": 1})]
     assert found["ceilings"]["measured"] == 2
-    for name in ("default_problem", "curve"):
+    for name in ("point", "curve"):
         monkeypatch.setattr(curves, name, lambda *given, **_: given)
     found = curves.measure_curves(2, 3, device, quick=True)
     assert len(found) == 3
-    for _, _, _, problems, *beside in found.values():
+    for _, _, problems, *beside in found.values():
         assert all(device in make() for make in problems.values())
         assert not any(beside)
     monkeypatch.setattr(curves, "elsewhere", lambda where: {"JAX vmap + scan": f"not on {where}"})
@@ -323,11 +324,13 @@ def test_a_curve_has_the_engine_and_the_floor_at_every_point(
         name: lambda width=width: small(hidden=(width, 8))
         for name, width in (("16, 8", 16), ("4, 8", 4))
     }
-    found = curves.curve("the width", 5, 3, problems)
+    found = curves.curve("the width", 3, problems)
     assert list(found["curve"]) == ["16, 8", "4, 8"]
     for row in found["curve"].values():
         middle = statistics.median(row["seconds"]["floor"])
         assert row["floor_ms"] == pytest.approx(1e3 * middle / 15)
+        assert row["steps"] == 5
+        assert curves.costs(row)["floor"] == pytest.approx(row["floor_ms"])
         assert len(row["seconds"]["vaekit"]) == 3
     assert "4, 8" in capsys.readouterr().out
 
@@ -343,7 +346,7 @@ def test_peers_of_a_curve_are_held_to_the_same_losses_and_timed_in_the_same_roun
             name,
             lambda task, blocks, whole=whole: held.append(list(blocks)) or whole(task, blocks),
         )
-    found = curves.curve("the width", 5, 3, {"16, 8": small}, ["one after another"])["curve"]
+    found = curves.curve("the width", 3, {"16, 8": small}, ["one after another"])["curve"]
     seconds = found["16, 8"]["seconds"]
     assert curves.peers_of(found) == ["one after another"]
     assert held == [["vaekit", "one after another", "vaekit again (A/A)"]] * 2
@@ -356,7 +359,19 @@ def test_peers_of_a_curve_are_held_to_the_same_losses_and_timed_in_the_same_roun
     wrong = lambda task: lambda: torch.ones(task.models)  # noqa: E731
     monkeypatch.setitem(curves.PEERS, "one after another", wrong)
     with pytest.raises(BenchError, match="all train the same models"):
-        curves.curve("the width", 5, 3, {"16, 8": small}, ["one after another"])
+        curves.curve("the width", 3, {"16, 8": small}, ["one after another"])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_blocks_of_a_curve_are_about_as_much_work_as_the_default_problems(device: str) -> None:
+    least = curves.FEWEST[device]
+    made = partial(curves.point, 5, torch.device(device))
+    assert [made(models=models).steps for models in (1, 2, 4, 11)] == [55, 28, 14, 5]
+    assert made(models=121).steps == least
+    assert made(batch=32).steps == 20
+    wide, narrow = (made(hidden=hidden).steps for hidden in ((1024, 512), (64, 32)))
+    assert (wide, narrow) == (least, 25)
+    assert made(batch=32).described() == default_problem(11, 20, batch=32).described()
 
 
 def test_the_floor_touches_no_more_memory_than_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:

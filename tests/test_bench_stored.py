@@ -36,7 +36,7 @@ def training(seconds: float) -> Content:
             "problem": default_problem(STACK, FULL.steps).described(),
             "seconds": {OURS: rounds, **others, OURS_AGAIN: rounds[::-1]},
         },
-        "scaling": {"steps": FULL.curve_steps, "curve": {"4": {"seconds": twice}}},
+        "scaling": {"curve": {"4": {"steps": 14, "seconds": twice}}},
         "ceilings": {"seconds": {}},
     }
 
@@ -169,8 +169,8 @@ def test_another_machine_or_problem_is_refused_before_anything_is_timed(
     ):
         against_stored(write(tmp_path, "training.json", training(1.0)), quick=True)
     content = training(1.0)
-    content["scaling"]["steps"] = 7
-    with pytest.raises(BenchError, match="whose steps of a curve is 7; allowed: 5"):
+    content["scaling"]["curve"]["4"]["steps"] = 5
+    with pytest.raises(BenchError, match=r"whose steps by models is \{'4': 5\}; allowed: .*14"):
         against_stored(write(tmp_path, "training.json", content), quick=False)
     content = training(1.0)
     del content["peers"]["seconds"]["torch.func vmap"]
