@@ -25,8 +25,8 @@ BATCHES = (32, 64, 128, 256, 512, 1024)
 WIDTHS = ((64, 32), (128, 64), (256, 128), (512, 256), (1024, 512))
 QUICK_MODELS, QUICK_BATCHES, QUICK_WIDTHS = (1, 4, 11, 44, 121), (32, 128, 512), WIDTHS[1:4]
 STACK = 11
-# Steps of a block at the least. A card's are so quick that two of them would be mostly start.
-FEWEST = {"cpu": 2, "cuda": 5}
+# Steps of a block at the least. A card's are so quick that one of them would be mostly start.
+FEWEST = {"cpu": 1, "cuda": 5}
 # Peers at every number of models. Those of torch.compile would compile for each of them.
 BESIDE = ("stacked autograd", "one after another", "JAX vmap + scan")
 LEAST = "floor"

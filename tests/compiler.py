@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -48,6 +49,7 @@ POINTERS = {
 FLOATS = torch.zeros(1)  # stands for any float32 pointer
 INT32_MAX = 2**31 - 1
 ALIGNED = [["tt.divisibility", 16]]
+INSTRUCTION = 16  # bytes of one, on every NVIDIA card since sm_70
 
 
 @dataclass(frozen=True)
@@ -141,28 +143,20 @@ def build(launch: Launch, architecture: str) -> Any:
     )
 
 
-def measure(compiled: Any) -> Resources:
-    """Read a binary's resources."""
-    return _amd(compiled) if "amdgcn" in compiled.asm else _nvidia(compiled)
+def measure(built: Sequence[Any], architecture: str) -> list[Resources]:
+    """Read the resources of an architecture's binaries."""
+    if TARGETS[architecture].backend == "hip":
+        return [_amd(compiled) for compiled in built]
+    codes = _instructions([compiled.asm["cubin"] for compiled in built], architecture)
+    return [_nvidia(*each) for each in zip(built, codes, strict=True)]
 
 
-def _nvidia(compiled: Any) -> Resources:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(compiled.asm["cubin"])
-
-        def dump(what: str) -> str:
-            tool = triton.knobs.nvidia.cuobjdump.path
-            return subprocess.run(
-                [tool, what, str(path)], capture_output=True, text=True, check=True
-            ).stdout
-
-        usage = dump("--dump-resource-usage")
-        sass = dump("--dump-sass")
+def _nvidia(compiled: Any, codes: list[str]) -> Resources:
+    with _on_disk(compiled.asm["cubin"]) as path:
+        usage = _output(triton.knobs.nvidia.cuobjdump.path, "--dump-resource-usage", path)
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
-    codes = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", sass, re.M)
-    assert codes, sass
+    assert codes, usage
     return Resources(
         registers=int(found[1]),
         spills=sum(code.split(".")[0] in ("LDL", "STL") for code in codes),
@@ -172,6 +166,47 @@ def _nvidia(compiled: Any) -> Resources:
         wide=sum(code.startswith(("LDG", "STG")) and ".128" in code for code in codes),
         mix=mix(codes),
     )
+
+
+def _instructions(cubins: list[bytes], architecture: str) -> list[list[str]]:
+    """Disassemble the code of all binaries as if it were one: each start takes 0.4 s."""
+    code = [_code(cubin) for cubin in cubins]
+    with _on_disk(b"".join(code)) as path:
+        tool, kind = triton.knobs.nvidia.nvdisasm.path, architecture.replace("sm_", "SM")
+        text = _output(tool, "--no-dataflow", "--binary", kind, path)
+    line = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.M)
+    found = {int(address, 16): name for address, name in line.findall(text)}
+    ends = list(accumulate(map(len, code), initial=0))
+    assert list(found) == list(range(0, ends[-1], INSTRUCTION)), text[:1000]
+    return [[found[at] for at in range(*ends_, INSTRUCTION)] for ends_ in pairwise(ends)]
+
+
+def _code(cubin: bytes) -> bytes:
+    """Cut the instructions of the one kernel out of its binary, which is an ELF file of 64 bits."""
+    (table,) = struct.unpack_from("<Q", cubin, 0x28)
+    size, count, names = struct.unpack_from("<HHH", cubin, 0x3A)
+    # Of each section: where its name is, and where and how long it is itself.
+    sections = [
+        struct.unpack_from("<I20xQQ", cubin, table + size * index) for index in range(count)
+    ]
+    (code,) = (
+        cubin[start : start + length]
+        for name, start, length in sections
+        if cubin.startswith(b".text.", sections[names][1] + name)
+    )
+    return code
+
+
+@contextmanager
+def _on_disk(content: bytes) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.bin"
+        path.write_bytes(content)
+        yield str(path)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _amd(compiled: Any) -> Resources:
@@ -330,7 +365,8 @@ def launches(architecture: str) -> Iterator[tuple[str, Launch]]:
 
 def measure_all(architecture: str) -> dict[str, Resources]:
     """Compile every launch for an architecture and read its resources, by listed name."""
-    return {name: measure(build(launch_, architecture)) for name, launch_ in launches(architecture)}
+    built = {name: build(launch_, architecture) for name, launch_ in launches(architecture)}
+    return dict(zip(built, measure(list(built.values()), architecture), strict=True))
 
 
 def measure_everywhere() -> Measured:

@@ -91,14 +91,9 @@ def test_the_measure_sees_spills() -> None:
         tl.store(out_ptr + offs, x * tl.sum(x))
 
     arguments = {"out_ptr": compiler.FLOATS, "x_ptr": compiler.FLOATS, "N": 16384}
-    row = compiler.measure(
-        compiler.build(
-            compiler.Launch(
-                hungry_kernel, arguments, {"num_warps": 1, "enable_fp_fusion": launch.FP_FUSION}
-            ),
-            "sm_90",
-        )
-    )
+    options = {"num_warps": 1, "enable_fp_fusion": launch.FP_FUSION}
+    built = compiler.build(compiler.Launch(hungry_kernel, arguments, options), "sm_90")
+    (row,) = compiler.measure([built], "sm_90")
     assert row.spills > 0
     assert row.stack > 0
 
