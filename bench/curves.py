@@ -25,30 +25,34 @@ BATCHES = (32, 64, 128, 256, 512, 1024)
 WIDTHS = ((64, 32), (128, 64), (256, 128), (512, 256), (1024, 512))
 QUICK_MODELS, QUICK_BATCHES, QUICK_WIDTHS = (1, 4, 11, 44, 121), (32, 128, 512), WIDTHS[1:4]
 STACK = 11
-# Steps of a block at the least. A card's are so quick that one of them would be mostly start.
-FEWEST = {"cpu": 1, "cuda": 5}
-# Peers at every number of models. Those of torch.compile would compile for each of them.
-BESIDE = ("stacked autograd", "one after another", "JAX vmap + scan")
+# Steps of a block at the least.
+FEWEST = 2
+# Peers at every number of models. Those of torch.compile would compile for each of them, and models
+# that train one after another take as long each, however many there are.
+BESIDE = ("stacked autograd", "JAX vmap + scan")
 LEAST = "floor"
 # What that is, on a CPU and on a card.
 FLOOR = ("the products and one pass of Adam", "a copy of weights and both moments")
 
 
-def point(steps: int, device: torch.device, models: int = STACK, **changes: Any) -> Problem:
+def point(
+    steps: int, device: torch.device, models: int = STACK, *, fewest: int = FEWEST, **changes: Any
+) -> Problem:
     """Make a changed default problem, whose block is about as much work as that of the default one.
 
     A block of few models, images or units would be so short otherwise that its start is in its
     time, and one of many would take seconds.
 
     Args:
-        steps: of a block of the default problem; others have more, or fewer, but `FEWEST` at least.
+        steps: of a block of the default problem; others have more, or fewer.
         device: where it trains.
         models: in the stack.
+        fewest: steps at the least.
         changes: to the default configuration.
     """
     config = default_config(models, **changes)
     as_many = steps * STACK * _work(default_config(STACK)) / (models * _work(config))
-    return Problem(config, max(FEWEST[device.type], round(as_many)), device)
+    return Problem(config, max(fewest, round(as_many)), device)
 
 
 def _work(config: SweepConfig) -> int:
@@ -171,6 +175,11 @@ def peers_of(points: Mapping[str, Any]) -> list[str]:
     return [name for name in timed if name not in (OURS, OURS_AGAIN, LEAST)]
 
 
+def models_point(steps: int, device: torch.device, models: int) -> Problem:
+    """Make the problem of a number of models; see `models_curve`."""
+    return point(steps, device, models, fewest=steps)
+
+
 def models_curve(
     models: Iterable[int],
     steps: int,
@@ -178,8 +187,17 @@ def models_curve(
     device: torch.device,
     peers: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Time the default network against the number of models; see `point` and `curve`."""
-    problems = {str(count): partial(point, steps, device, count) for count in models}
+    """Time the default network against the number of models; see `curve`.
+
+    Args:
+        models: numbers of them.
+        steps: of a block of `STACK` models. Smaller stacks have more, see `point`, and larger ones
+            as many: a peer that copies its state once a block must not do so once a step.
+        rounds: timed blocks of each.
+        device: where all train.
+        peers: beside it.
+    """
+    problems = {str(count): partial(models_point, steps, device, count) for count in models}
     return curve("the number of models", rounds, problems, peers)
 
 

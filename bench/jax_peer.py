@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ def jax_vmap_scan(problem: Problem) -> Block:
     config = problem.config
     stack = problem.stack()
     half = len(stack.encoder)
-    layers = [(jnp.asarray(w.cpu().numpy()), jnp.asarray(b.cpu().numpy())) for w, b in stack.layers]
+    tree = jax.tree_util.tree_map
+    layers = [(jnp.array(w.cpu().numpy()), jnp.array(b.cpu().numpy())) for w, b in stack.layers]
 
     def mlp(part: list, x: jax.Array) -> jax.Array:
         for index, (weight, bias) in enumerate(part):
@@ -49,7 +51,6 @@ def jax_vmap_scan(problem: Problem) -> Block:
 
     def one(model: list, m: list, v: list, t: jax.Array, x, noise, beta):  # noqa: ANN001, ANN202
         value, grads = jax.value_and_grad(loss)(model, x, noise, beta)
-        tree = jax.tree_util.tree_map
         m = tree(lambda a, g: 0.9 * a + 0.1 * g, m, grads)
         v = tree(lambda a, g: 0.999 * a + 0.001 * g * g, v, grads)
         rate = config.learning_rate * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
@@ -61,7 +62,8 @@ def jax_vmap_scan(problem: Problem) -> Block:
     stacked = jax.vmap(one, in_axes=(0, 0, 0, None, None, 0, 0))
     beta = jnp.asarray(problem.beta.cpu().numpy())
 
-    @jax.jit
+    # What a block begins with is not needed after it, so the next state may take its memory.
+    @partial(jax.jit, donate_argnums=0)
     def train(state, images, noise):  # noqa: ANN001, ANN202
         def body(carry, data):  # noqa: ANN001, ANN202
             model, m, v, t = carry
@@ -70,10 +72,9 @@ def jax_vmap_scan(problem: Problem) -> Block:
 
         return jax.lax.scan(body, state, (images, noise))
 
-    zeros = jax.tree_util.tree_map(jnp.zeros_like, layers)
     images = jnp.asarray(problem.images[:, 0].cpu().numpy())
     noise = jnp.asarray(problem.noise.cpu().numpy())
-    state = [(layers, zeros, zeros, jnp.asarray(0.0))]
+    state = [(layers, tree(jnp.zeros_like, layers), tree(jnp.zeros_like, layers), jnp.array(0.0))]
 
     # Its own default rounds to tf32 on some cards.
     rounding = {"float32": "float32", "tf32": "tensorfloat32"}[config.precision]

@@ -19,7 +19,7 @@ import numpy as np
 from bench import gate
 from bench.bench_training import FULL, QUICK, Plan, compare_peers
 from bench.ceilings import measure_ceilings
-from bench.curves import STACK, models_curve, peers_of, point
+from bench.curves import STACK, models_curve, models_point, peers_of
 from bench.errors import BenchError
 from bench.paired import AGAIN, BASE, NEW, ORDER, Verdict, interval, limit, middle, of_sets
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, elsewhere
@@ -88,7 +88,7 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         device = resolve_device("auto")
         points = content["scaling"]["curve"]
         then = {name: row.get("steps") for name, row in points.items()}
-        steps = {name: point(plan.curve_steps, device, int(name)).steps for name in points}
+        steps = {name: models_point(plan.curve_steps, device, int(name)).steps for name in points}
         _same(path, "steps by models", then, steps)
         twice = all(OURS_AGAIN in row["seconds"] for row in points.values())
         _same(path, "noise of every point", "known" if twice else "not stored", "known")

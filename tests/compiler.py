@@ -13,10 +13,11 @@ import re
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -350,27 +351,33 @@ CASES: dict[str, Callable[[], None]] = {
     "step, tf32, one": step_case("tf32", hidden=(), models=1, streams=1, batch=1),
 }
 
+# Of those, the ones that a sweep of the default network runs: every kernel, in every precision.
+USUAL = (
+    *("sigmoid", "fp32", "analytic, drawn", "gaussian", "bernoulli"),
+    *("step, tf32", "step, ieee", "step, tf32x3", "step, bf16"),
+)
 
-def launches(architecture: str) -> Iterator[tuple[str, Launch]]:
-    """Every launch of every case on an architecture, each with the name that it is listed under."""
-    for case, call in CASES.items():
+
+def launches(architecture: str, cases: Iterable[str] = CASES) -> Iterator[tuple[str, Launch]]:
+    """Every launch of the cases on an architecture, each with the name that it is listed under."""
+    for case in cases:
         # AMD's compiler has no such product.
         if architecture == "gfx942" and "tf32x3" in case:
             continue
         with recorded(architecture) as made:
-            call()
+            CASES[case]()
         for launch_ in made:
             yield f"{launch_.label} [{case}]", launch_
 
 
-def measure_all(architecture: str) -> dict[str, Resources]:
-    """Compile every launch for an architecture and read its resources, by listed name."""
-    built = {name: build(launch_, architecture) for name, launch_ in launches(architecture)}
+def measure_all(cases: Sequence[str], architecture: str) -> dict[str, Resources]:
+    """Compile the cases' launches for an architecture and read their resources, by listed name."""
+    built = {name: build(launch_, architecture) for name, launch_ in launches(architecture, cases)}
     return dict(zip(built, measure(list(built.values()), architecture), strict=True))
 
 
-def measure_everywhere() -> Measured:
-    """Compile everything for every architecture and read its resources."""
+def measure_everywhere(cases: Sequence[str] = tuple(CASES)) -> Measured:
+    """Compile the cases for every architecture and read their resources."""
     # Processes, since the compiler holds the interpreter's lock; spawned, since torch has threads.
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        return dict(zip(TARGETS, pool.map(measure_all, TARGETS), strict=True))
+        return dict(zip(TARGETS, pool.map(partial(measure_all, cases), TARGETS), strict=True))

@@ -178,10 +178,11 @@ def test_the_kernels_table_is_what_the_run_measured(
     row = {"registers": 40, "spills": 0, "stack": 0, "shared": 64, "instructions": 9, "wide": 1}
     row |= {"mix": {"HMMA": 4, "LDG.128": 1}}
     found = {"triton": "3", "binaries": 1, "differences": differences}
-    found |= {"kernels": {"sm_90": {"a kernel": row}}}
+    found |= {"of": 7, "kernels": {"sm_90": {"a kernel": row}}}
     (tmp_path / "training.json").write_text(json.dumps(samples() | {"resources": found}))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert words in text
+    assert "This run built 1 binaries of the 7 there" in text
     assert "The table: 1 rows" in text
     cells = ("a kernel", "sm_90", 40, 0, 0, 64, 9, 1, "4 HMMA, 1 LDG.128")
     line = "".join(f"<td>{cell}</td>" for cell in cells)

@@ -113,6 +113,17 @@ def test_every_kernel_and_every_pinned_row_is_compiled() -> None:
         assert list(rows) == list(TARGETS)
 
 
+def test_the_usual_cases_hold_every_kernel_in_every_precision() -> None:
+    made = list(compiler.launches("sm_90", compiler.USUAL))
+    every = list(compiler.launches("sm_90"))
+    assert {one.name for _, one in made} == {one.name for _, one in every}
+    used, all_of_them = (
+        {one.arguments["PRECISION"] for _, one in some if "PRECISION" in one.arguments}
+        for some in (made, every)
+    )
+    assert used == all_of_them
+
+
 def test_a_pinned_row_decides_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     changed = launch.Launch(rows=8, cols=256, warps=8)
     rows = dict(launch.PINNED["pixel_nll"]) | {"sm_80": changed}
