@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     curve_rounds: int
 
 
-FULL, QUICK = Plan(20, 12, 5, 6), Plan(10, 6, 2, 3)
+FULL, QUICK = Plan(20, 12, 5, 5), Plan(10, 6, 2, 3)
 
 
 def run(

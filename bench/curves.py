@@ -136,20 +136,22 @@ def curve(
         blocks = {peer: PEERS[peer](task) for peer in (OURS, *peers)}
         blocks[OURS_AGAIN] = PEERS[OURS](task)
         check(task, blocks)
-        samples = interleave(blocks | {LEAST: floor(task)}, rounds, device=task.device)
+        least = floor(task)
+        # The others have trained their first block by now.
+        least()
+        samples = interleave(blocks | {LEAST: least}, rounds, warmup=0, device=task.device)
         still_agree(task, blocks)
         times = per_model_step(samples, task.steps * task.models)
-        cost, least = times[OURS], times[LEAST]
+        cost, floor_ms = times[OURS], times[LEAST]
         # Only where the whole interval says so: a few rounds of a busy machine cross by themselves.
         _, low, _ = ratio(samples[LEAST], samples[OURS])
         believed(low * cost * 1e-3, cost * 1e-3)
-        beside = "".join(f"{times[peer]:20.3g}" for peer in peers)
-        line = f"{name:>12}{task.steps:10}{cost:10.3g}{least:10.3g}{least / cost:10.0%}{beside}"
-        print(line, flush=True)
+        line = f"{name:>12}{task.steps:10}{cost:10.3g}{floor_ms:10.3g}{floor_ms / cost:10.0%}"
+        print(line + "".join(f"{times[peer]:20.3g}" for peer in peers), flush=True)
         points[name] = {
             "steps": task.steps,
             "ms_per_model_step": cost,
-            "floor_ms": least,
+            "floor_ms": floor_ms,
             "seconds": samples,
         }
     return {"curve": points}
