@@ -97,7 +97,8 @@ class Run:
 def poison(step: TritonStep) -> None:
     """Fill what a step must write with NaN; only inputs' padding is there to be read."""
     fused, memory = step.fused, step.fused.memory
-    written = [memory.stats, memory.noise, *memory.inputs[1:], *memory.grads]
+    transposed = [tensor for tensor in memory.transposed if tensor is not None]
+    written = [memory.stats, memory.noise, *memory.inputs[1:], *memory.grads, *transposed]
     for tensor in [*written, fused.nll_parts, fused.columns]:
         tensor.fill_(torch.nan)
     # Where the programs of a layer take more samples than those of another, the rest stays zero.
@@ -113,6 +114,24 @@ def test_products_of_bf16_begin_with_the_weights_rounded() -> None:
     assert memory.states[0].any()
     assert same_bits(memory.rounded, memory.states[0].bfloat16())
     assert memory.operands[0].data_ptr() == memory.rounded.data_ptr()
+
+
+def test_gradients_are_transposed_where_a_product_reads_them_so() -> None:
+    """Neighbours lie apart; those two apart in the same memory, where the lower one stands last."""
+    run = Run(config(hidden=(24, 16), batch=13))
+    memory = run.step.fused.memory
+    run.go(1)
+    *_, last = memory.transposed
+    kept = [tensor is not None for tensor in memory.transposed]
+    assert kept == [False, True, True, False, True, True]
+    assert last.data_ptr() == memory.transposed[1].data_ptr()
+    assert last.data_ptr() != memory.transposed[4].data_ptr()
+    for index in (1, 2):
+        found = memory.transposed[index][:, :, :13]
+        assert same_bits(found, memory.grads[index].transpose(1, 2))
+        assert found.any()
+    other = Run(config(hidden=(24, 16), batch=13, precision="tf32")).step.fused.memory
+    assert other.transposed == [None] * 6
 
 
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())

@@ -213,6 +213,7 @@ class FusedStep:
         tiles = triton.cdiv(self.batch, row.rows)
         output_kernel[(self.models * tiles * self.nll_tiles,)](
             self.memory.grads[index],
+            self.memory.transposed[index],
             self.columns[:, :, self.memory.bias_starts[index] :],
             self.nll_parts,
             self.memory.inputs[index],
@@ -220,6 +221,7 @@ class FusedStep:
             self.memory.bias(0, index),
             self.memory.images,
             self.batch,
+            self.memory.stride,
             self.models // self.streams,
             self.memory.bias_total,
             self.tiles,
@@ -247,6 +249,7 @@ class FusedStep:
             if index == self.memory.half:
                 latent_gradient_kernel[(self.models * tiles,)](
                     self.memory.grads[index - 1],
+                    self.memory.transposed[index - 1],
                     columns,
                     grad,
                     weight,
@@ -254,6 +257,7 @@ class FusedStep:
                     self.memory.noise,
                     beta,
                     self.batch,
+                    self.memory.stride,
                     self.memory.bias_total,
                     self.tiles,
                     1.0 / self.batch,
@@ -270,11 +274,14 @@ class FusedStep:
                 continue
             hidden_gradient_kernel[(self.models * tiles * triton.cdiv(k, row.cols),)](
                 self.memory.grads[index - 1],
+                self.memory.transposed[index - 1],
                 columns,
-                grad,
+                grad if self.memory.transposed[index] is None else None,
+                self.memory.transposed[index],
                 weight,
                 self.memory.inputs[index],
                 self.batch,
+                self.memory.stride,
                 self.memory.bias_total,
                 self.tiles,
                 K=k,

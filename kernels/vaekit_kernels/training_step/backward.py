@@ -15,20 +15,23 @@ import triton.language as tl
 from vaekit_kernels.elementary import exp_and_expm1
 
 from .forward import place
-from .product import rows_times_transposed
+from .product import rows_times_transposed, store_transposed, times_columns
 
 
 @triton.jit
 def hidden_gradient_kernel(
     # outputs
     grad_h_ptr,  # [M, B, K]
+    transposed_h_ptr,  # the same once more, [M, K, stride], or None
     columns_ptr,  # [M, tiles, T], at the layer that made h
     # inputs
-    grad_ptr,  # [M, B, N]
+    grad_ptr,  # [M, B, N], or None
+    transposed_ptr,  # the same, [M, N, stride], or None
     w_ptr,  # [M, K, N]
     h_ptr,  # [M, B, K]
     # sizes
     batch,
+    stride,
     T,
     tiles,  # of samples that `columns` has room for
     K: tl.constexpr,
@@ -45,14 +48,23 @@ def hidden_gradient_kernel(
     mask_b = offs_b < batch
     offs_k = tile_k * BLOCK_K + tl.arange(0, BLOCK_K)
     mask = mask_b[:, None] & (offs_k < K)[None, :]
-    grad = rows_times_transposed(
-        grad_ptr + model * batch * N, w_ptr + model * (K * N), offs_b, mask_b, offs_k,
-        K, N, BLOCK_B, BLOCK_K, BLOCK_N, PRECISION,
-    )  # fmt: skip
+    if transposed_ptr is not None:
+        grad = tl.trans(times_columns(
+            w_ptr + model * (K * N), transposed_ptr + model * N * stride, offs_k, offs_b, mask_b,
+            stride, K, N, BLOCK_K, BLOCK_B, BLOCK_N, PRECISION,
+        ))  # fmt: skip
+    else:
+        grad = rows_times_transposed(
+            grad_ptr + model * batch * N, w_ptr + model * (K * N), offs_b, mask_b, offs_k,
+            K, N, BLOCK_B, BLOCK_K, BLOCK_N, PRECISION,
+        )  # fmt: skip
     offsets = model * batch * K + offs_b[:, None] * K + offs_k[None, :]
     h = tl.load(h_ptr + offsets, mask=mask, other=0.0)
     grad = tl.where(h > 0.0, grad, 0.0)
     tl.store(grad_h_ptr + offsets, grad.to(grad_h_ptr.dtype.element_ty), mask=mask)
+    if transposed_h_ptr is not None:
+        transposed_h_ptr += model * K * stride
+        store_transposed(transposed_h_ptr, grad, offs_b, mask_b, offs_k, stride, K)
     tl.store(columns_ptr + (model * tiles + tile_b) * T + offs_k, tl.sum(grad, 0), mask=offs_k < K)
 
 
@@ -60,6 +72,7 @@ def hidden_gradient_kernel(
 def latent_gradient_kernel(
     # outputs
     grad_stats_ptr,  # [M, B, 2 LP]: of mean, then of logvar
+    transposed_stats_ptr,  # the same once more, [M, 2 LP, stride], or None
     columns_ptr,  # [M, tiles, T], at the encoder's last layer
     # inputs
     grad_ptr,  # [M, B, N]
@@ -69,6 +82,7 @@ def latent_gradient_kernel(
     beta_ptr,  # [M]
     # sizes and scalars
     batch,
+    stride,
     T,
     tiles,  # of samples that `columns` has room for
     per_sample,  # 1 / B
@@ -112,6 +126,11 @@ def latent_gradient_kernel(
     dtype = grad_stats_ptr.dtype.element_ty
     tl.store(grad_stats_ptr + rows, grad_mean.to(dtype), mask=held)
     tl.store(grad_stats_ptr + rows + LP, grad_logvar.to(dtype), mask=held)
+    if transposed_stats_ptr is not None:
+        transposed_stats_ptr += model * (2 * LP) * stride
+        store_transposed(transposed_stats_ptr, grad_mean, offs_b, mask_b, offs_l, stride, LP)
+        transposed_stats_ptr += LP * stride
+        store_transposed(transposed_stats_ptr, grad_logvar, offs_b, mask_b, offs_l, stride, LP)
     columns_ptr += (model * tiles + tile_b) * T + offs_l
     tl.store(columns_ptr, tl.sum(grad_mean, 0), mask=offs_l < LP)
     tl.store(columns_ptr + LP, tl.sum(grad_logvar, 0), mask=offs_l < LP)

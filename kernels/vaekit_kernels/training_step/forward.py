@@ -18,7 +18,7 @@ import triton.language as tl
 from vaekit_kernels.elementary import exp_and_expm1, sigmoid_and_slope, softplus_tail
 from vaekit_kernels.philox_triton import normals
 
-from .product import rows_times
+from .product import rows_times, store_transposed
 
 
 @triton.jit
@@ -147,6 +147,7 @@ def latent_kernel(
 def output_kernel(
     # outputs
     grad_ptr,  # [M, B, N]
+    transposed_ptr,  # the same once more, [M, N, stride], or None
     columns_ptr,  # [M, tiles, T], at this layer
     nll_ptr,  # [M, tiles, B]
     # inputs
@@ -156,6 +157,7 @@ def output_kernel(
     image_ptr,  # [M / models_per_image, B, N]
     # sizes and scalars
     batch,
+    stride,
     models_per_image,
     T,
     tiles,  # of samples that `columns` has room for
@@ -207,3 +209,6 @@ def output_kernel(
     tl.store(columns_ptr + (model * tiles + tile_b) * T + offs_n, tl.sum(grad, 0), mask=offs_n < N)
     grad_ptr += model * batch * N + offsets
     tl.store(grad_ptr, grad.to(grad_ptr.dtype.element_ty), mask=held)
+    if transposed_ptr is not None:
+        transposed_ptr += model * N * stride
+        store_transposed(transposed_ptr, grad, offs_b, mask_b, offs_n, stride, N)

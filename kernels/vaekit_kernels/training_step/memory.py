@@ -63,6 +63,9 @@ class Memory:
             first are the latents, the others [M, B, in].
         grads: gradient of what each layer gives, [M, B, out]; with `inputs` in one piece of memory,
             `activations`.
+        transposed: of layers whose gradient is multiplied back to a hidden one without tensor
+            cores, that gradient once more, [M, out, stride] (see `product`); None of the others.
+            Neighbours alone are there at once, so that every second one has the same memory.
         stats: mean, then logvar [M, B, 2 LP]; noise: [M, B, LP].
         count: updates made, of each model [M].
     """
@@ -104,6 +107,14 @@ class Memory:
         self.activations = new(sum(map(math.prod, inputs + outputs)), dtype=dtype)
         pieces = _cut(self.activations, inputs + outputs)
         self.inputs, self.grads = pieces[: len(inputs)], pieces[len(inputs) :]
+        self.stride = padded(batch)
+        self.transposed: list[Tensor | None] = [None] * len(outs)
+        for first in (0, 1) if precision == "ieee" else ():
+            read = [i for i in range(first, len(outs), 2) if i not in (0, self.half)]
+            room = new(models * max((outs[i] for i in read), default=0) * self.stride)
+            for i in read:
+                piece = room[: models * outs[i] * self.stride]
+                self.transposed[i] = piece.view(models, outs[i], self.stride)
         self.images = self.inputs[0]
         self.stats = new(models, batch, 2 * padded(network.latents))
         self.noise = new(models, batch, padded(network.latents))

@@ -8,6 +8,11 @@
 Rows of everything that a product reads are padded to multiples of PAD values, so that each starts
 at a multiple of 16 bytes and is loaded 128 bits at a time: rows of 441 floats would leave not one
 such load. The padding holds zeros, and the kernels keep it so.
+
+Without tensor cores a product reads its right operand from shared memory by columns, many at once.
+Of a transposed matrix they start whole rows apart, in the same banks, and are read one after the
+other. So g W^T is made there as the transpose of W g^T, from a copy of g that its kernel leaves
+with the samples last.
 """
 
 from __future__ import annotations
@@ -77,6 +82,32 @@ def rows_times_transposed(
         w = tl.load(w_ptr + offs_k[:, None] * N + offs_n[None, :], mask=w_mask, other=0.0)
         acc = _dot(g, tl.trans(w), acc, PRECISION)
     return acc
+
+
+@triton.jit
+def times_columns(
+    w_ptr, gt_ptr, offs_k, offs_b, mask_b, stride,
+    K: tl.constexpr, N: tl.constexpr,
+    BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Multiply w [K, N] by the transposed g [N, stride], at rows offs_k and columns offs_b."""
+    acc = tl.zeros((BLOCK_K, BLOCK_B), tl.float32)
+    for start in range(0, N, BLOCK_N):
+        offs_n = start + tl.arange(0, BLOCK_N)
+        w_mask = (offs_k < K)[:, None] & (offs_n < N)[None, :]
+        w = tl.load(w_ptr + offs_k[:, None] * N + offs_n[None, :], mask=w_mask, other=0.0)
+        g_mask = (offs_n < N)[:, None] & mask_b[None, :]
+        g = tl.load(gt_ptr + offs_n[:, None] * stride + offs_b[None, :], mask=g_mask, other=0.0)
+        acc = _dot(w, g, acc, PRECISION)
+    return acc
+
+
+@triton.jit
+def store_transposed(gt_ptr, grad, offs_b, mask_b, offs_n, stride, N: tl.constexpr):
+    """Store a block of a gradient [B, N] as columns of [N, stride]."""
+    mask = (offs_n < N)[:, None] & mask_b[None, :]
+    tl.store(gt_ptr + offs_n[:, None] * stride + offs_b[None, :], tl.trans(grad), mask=mask)
 
 
 @triton.jit
