@@ -18,7 +18,7 @@ from bench.ceilings import believed, product_rate, step_flops
 from bench.eager import vaekit_engine
 from bench.peers import OURS, OURS_AGAIN, check, products_of, still_agree
 from bench.problem import Block, Problem
-from bench.timing import interleave, ratio
+from bench.timing import interleave, ratio, untimed
 
 
 def compare(
@@ -45,7 +45,7 @@ def compare(
     print(f"and are timed in {rounds} rounds of {steps} steps", flush=True)
     # Whatever was not compiled in the first block would be timed here, and is an error instead.
     with torch.compiler.set_stance("fail_on_recompile"):
-        samples = interleave(blocks, rounds, warmup=0, device=task.device)
+        samples = interleave(blocks, rounds, untimed(task.device), task.device)
         still_agree(task, blocks)
     print(f"\n{task.models} models, batch {config.batch}, {config.precision}\n")
     print(f"{'':28}{'ms per':>12}{'vaekit is faster by':>26}{'worst loss':>14}{'of matmul':>12}")

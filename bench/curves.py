@@ -15,7 +15,7 @@ import torch
 from bench.ceilings import believed, step_flops
 from bench.peers import OURS, OURS_AGAIN, PEERS, absent, check, elsewhere, still_agree
 from bench.problem import Block, Problem, default_config
-from bench.timing import interleave, ratio
+from bench.timing import interleave, ratio, untimed
 from vaekit.config import SweepConfig
 from vaekit.model import Architecture
 from vaekit.products import fast_products
@@ -139,7 +139,7 @@ def curve(
         least = floor(task)
         # The others have trained their first block by now.
         least()
-        samples = interleave(blocks | {LEAST: least}, rounds, warmup=0, device=task.device)
+        samples = interleave(blocks | {LEAST: least}, rounds, untimed(task.device), task.device)
         still_agree(task, blocks)
         times = per_model_step(samples, task.steps * task.models)
         cost, floor_ms = times[OURS], times[LEAST]
@@ -165,7 +165,10 @@ def per_model_step(samples: Mapping[str, list[float]], model_steps: int) -> dict
 
 
 def costs(row: Mapping[str, Any]) -> dict[str, float]:
-    """Median milliseconds of a model-step of all that was timed at a stored point."""
+    """Median milliseconds of a model-step of all that was timed at a stored point.
+
+    By its engine's, since earlier runs do not hold the steps of their points.
+    """
     middles = {name: statistics.median(seconds) for name, seconds in row["seconds"].items()}
     scale = row["ms_per_model_step"] / middles[OURS]
     return {name: middle * scale for name, middle in middles.items()}
@@ -194,7 +197,8 @@ def models_curve(
     Args:
         models: numbers of them.
         steps: of a block of `STACK` models. Smaller stacks have more, see `point`, and larger ones
-            as many: a peer that copies its state once a block must not do so once a step.
+            as many: what a peer pays for each call (JAX 70 ms at 121 models, on two threads of an
+            AMD EPYC) must not be paid for each step.
         rounds: timed blocks of each.
         device: where all train.
         peers: beside it.

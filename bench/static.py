@@ -1,8 +1,8 @@
 """What every kernel asks of a card, from binaries that are built here without one.
 
 The tests' own compiler builds and reads them; what they ask for is stored, and compared with
-`tests/compile_baseline.json`. Here are those of the default network; `nox -s compile` builds every
-branch and size.
+`tests/compile_baseline.json`. Here are the usual cases; `nox -s compile` builds every branch and
+size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def missing(*, quick: bool) -> str:
 
 
 def measure_resources(*, quick: bool) -> dict[str, Any]:
-    """Build every kernel of the default network for every architecture; compare with the baseline.
+    """Build the usual cases of every kernel for every architecture; compare with the baseline.
 
     Returns:
         The Triton version, what each binary asks for by architecture and kernel, how many there

@@ -87,7 +87,7 @@ def against_stored(path: Path, *, quick: bool) -> dict[str, Verdict]:
         _same(path, "problem", content["peers"].get("problem"), problem.described())
         device = resolve_device("auto")
         points = content["scaling"]["curve"]
-        then = {name: row.get("steps") for name, row in points.items()}
+        then = {name: row.get("steps", "not stored") for name, row in points.items()}
         steps = {name: models_point(plan.curve_steps, device, int(name)).steps for name in points}
         _same(path, "steps by models", then, steps)
         twice = all(OURS_AGAIN in row["seconds"] for row in points.values())

@@ -26,6 +26,7 @@ import resources
 from bench import (
     bench_training,
     ceilings,
+    comparison,
     compiled,
     curves,
     eager,
@@ -186,6 +187,22 @@ def test_threads_of_others_may_settle_before_a_time_on_a_cpu(
     monkeypatch.setattr("time.sleep", done.append)
     assert timing.on_the_host(torch.device(device), lambda: done.append("call")) >= 0
     assert done == [timing.SETTLE, "call"][device == "cuda" :]
+
+
+def test_a_block_that_a_card_captures_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card's is captured at its second call; on a CPU the first call was all that is special."""
+    assert [timing.untimed(torch.device(name)) for name in ("cpu", "cuda")] == [0, 1]
+    asked: list[object] = []
+    for module in (curves, comparison):
+        monkeypatch.setattr(module, "untimed", lambda device: f"those of {device}")
+        monkeypatch.setattr(
+            module, "interleave", lambda blocks, rounds, warmup, device: asked.append(warmup)
+        )
+    with pytest.raises(AttributeError):
+        curves.curve("the width", 5, {"16, 8": small})
+    with pytest.raises(AttributeError):
+        comparison.compare(small(), {"vaekit": PEERS["vaekit"](small())}, 5, {}, {})
+    assert asked == ["those of cpu"] * 2
 
 
 def test_memory_is_counted_beyond_a_stack_of_one() -> None:

@@ -73,10 +73,11 @@ def test_amd_has_no_product_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"hidden": (65_536, 32_768)}, r"hidden: got \(65536, 32768\); allowed: layers of less"),
         ({"hidden": (65_536,), "batch": 32_768}, "batch: got 32768; allowed: at most 32,752 with"),
+        ({"hidden": (65_000,), "batch": 33_021}, "batch: got 33021; allowed: at most 33,008 with"),
         ({"hidden": (65_536,), "batch": 32_752}, ""),
         ({"hidden": (65_504, 32_735)}, ""),
     ],
-    ids=["weights", "batch", "a batch that fits", "weights that fit"],
+    ids=["weights", "batch", "padded batch", "a batch that fits", "weights that fit"],
 )
 def test_what_kernels_cannot_address_is_refused(
     changes: dict, message: str, monkeypatch: pytest.MonkeyPatch

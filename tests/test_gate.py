@@ -48,6 +48,14 @@ def noisy(
     return found
 
 
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the program is that workers run."""
+    path = tmp_path / "worker.py"
+    monkeypatch.setattr(workers, "WORKER", path)
+    return path
+
+
 @pytest.mark.parametrize("scatter", [0.012, 0.04])
 def test_alarms_are_few_and_five_percent_is_seen_under_one_model_of_the_noise(
     scatter: float,
@@ -163,10 +171,12 @@ def test_a_commit_that_there_is_not_is_refused() -> None:
 
 
 def test_a_slow_tree_is_caught_and_the_samples_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    worker: Path,
 ) -> None:
     """Real processes, whose trees here are a few lines: the new one takes half as long again."""
-    worker = tmp_path / "worker.py"
     worker.write_text(
         "import sys\nsys.path.insert(0, sys.argv[1])\nimport tree\n"
         "print('ready,work', flush=True)\n"
@@ -184,7 +194,6 @@ def test_a_slow_tree_is_caught_and_the_samples_are_kept(
         subprocess.run(["git", *words], cwd=repository, check=True)
     kept: dict[str, object] = {}
     monkeypatch.setattr(gate, "ROOT", repository)
-    monkeypatch.setattr(workers, "WORKER", worker)
     monkeypatch.setattr(gate, "store", lambda name, content, quick: kept.update(content) or name)
     verdicts = gate.against("HEAD", 2, new)
     assert verdicts["work"].word == "slower"
@@ -198,18 +207,14 @@ def test_a_slow_tree_is_caught_and_the_samples_are_kept(
     assert gate.against("HEAD", 2, repository)["work"].word == "no difference"
 
 
-def test_a_samples_runs_are_as_many_in_every_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_samples_runs_are_as_many_in_every_process(tmp_path: Path, worker: Path) -> None:
     """Later runs find more in cache than the first, so a process with fewer would read slower."""
-    worker = tmp_path / "worker.py"
     worker.write_text(
-        "import sys\nprint('ready,work', flush=True)\nfirst = True\n"
+        "import sys\nprint('ready,work', flush=True)\n"
         "for line in sys.stdin:\n"
         "    repeats = int(line.split()[1])\n"
         "    print(0.004 if repeats == 3 else repeats, flush=True)\n"
     )
-    monkeypatch.setattr(workers, "WORKER", worker)
     found = gate.take_turns(dict.fromkeys(ORDER, ("tree", tmp_path)), 2)["work"]
     assert found == {name: [[5.0] * ROUNDS] * 2 for name in ORDER}
 
@@ -292,17 +297,13 @@ def test_a_tree_that_does_not_do_the_work_is_never_timed(name: str, tmp_path: Pa
         pass
 
 
-def test_a_process_that_ends_is_an_error_with_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_ends_is_an_error_with_its_name(tmp_path: Path, worker: Path) -> None:
     """Even where another one of the same fork goes on."""
-    worker = tmp_path / "worker.py"
     worker.write_text(
         "import sys\nprint('ready,work', flush=True)\n"
         "for line in sys.stdin if sys.argv[1].endswith('stays') else ():\n"
         "    print(1.0, flush=True)\n"
     )
-    monkeypatch.setattr(workers, "WORKER", worker)
     trees = {BASE: ("v1", tmp_path), NEW: ("v2", tmp_path / "stays"), AGAIN: ("v3", tmp_path)}
     (tmp_path / "stays").mkdir()
     with workers.workers(trees) as (ready, benchmarks):
@@ -313,11 +314,8 @@ def test_a_process_that_ends_is_an_error_with_its_name(
         assert ready[NEW].time("work", 1) == pytest.approx(1.0)
 
 
-def test_workers_lie_alike_and_end_with_their_context(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_lie_alike_and_end_with_their_context(tmp_path: Path, worker: Path) -> None:
     """On one core, and torch at one address in all of a set, but not of the next one."""
-    worker = tmp_path / "worker.py"
     worker.write_text(
         "import os, sys\ntorch = sys.modules['torch']\n"
         "print('ready', *sys.argv[2:], sep=',', flush=True)\n"
@@ -325,7 +323,6 @@ def test_workers_lie_alike_and_end_with_their_context(
         "for line in sys.stdin:\n"
         "    print(id(torch) if 'address' in line else os.getpid(), flush=True)\n"
     )
-    monkeypatch.setattr(workers, "WORKER", worker)
     addresses, processes = list[float](), list[psutil.Process]()
     for _ in range(2):
         trees = dict.fromkeys(ORDER, ("here", tmp_path))
@@ -351,12 +348,8 @@ while True:
 """
 
 
-def test_a_worker_without_end_ends_with_its_context(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = tmp_path / "worker.py"
+def test_a_worker_without_end_ends_with_its_context(tmp_path: Path, worker: Path) -> None:
     worker.write_text(DEAF)
-    monkeypatch.setattr(workers, "WORKER", worker)
     with workers.workers({NEW: ("here", tmp_path)}) as (_, (number,)):
         found = psutil.Process(int(number))
     assert not psutil.wait_procs([found], timeout=10)[1]
@@ -384,11 +377,7 @@ def test_a_worker_without_end_ends_with_a_gate_that_is_killed(tmp_path: Path) ->
     assert not psutil.wait_procs([found], timeout=10)[1]
 
 
-def test_what_a_tree_prints_is_no_time_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker = tmp_path / "worker.py"
-    monkeypatch.setattr(workers, "WORKER", worker)
+def test_what_a_tree_prints_is_no_time_of_it(tmp_path: Path, worker: Path) -> None:
     trees = {NEW: ("v1", tmp_path)}
     worker.write_text("print('hello')\nprint('ready,work', flush=True)\n")
     with pytest.raises(BenchError, match="of v1 printed 'hello'"), workers.workers(trees):

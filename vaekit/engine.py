@@ -91,8 +91,10 @@ def _check_offsets(config: SweepConfig) -> None:
         fits = "layers of less than 2**31 weights with the engine triton; torch has no such limit"
         raise ConfigError("hidden", config.hidden, fits)
     widest = max(padded(width) for size in sizes for width in size)
-    if config.batch * widest >= 2**31:
-        fits = f"at most {(2**31 - 1) // widest:,} with the engine triton and these layers"
+    # Gradients are kept by samples too, in rows that are padded to 16 of them.
+    most = (2**31 - 1) // widest // 16 * 16
+    if config.batch > most:
+        fits = f"at most {most:,} with the engine triton and these layers"
         raise ConfigError("batch", config.batch, fits)
 
 

@@ -2,10 +2,10 @@
 
 The rows of the training step were chosen on an NVIDIA H200 (2026-11-26, torch 2.11, Triton 3.6) by
 the time that each kernel took in a step of 121 models; the other architectures run with the same.
-The rows of the single ops are NOT TUNED: they come from the reasons below and from what the
-cross-compiler reports (no spills, registers that leave the multiprocessor full). `python -m
-bench.block_sizes` times their alternatives on a card; copy a winner here by hand and write card,
-date and figure beside it.
+So were those of the pixel side (2026-11-27, the same versions). Those of the generator and of the
+latent side are NOT TUNED: they come from the reasons below and from what the cross-compiler reports
+(no spills, registers that leave the multiprocessor full). `python -m bench.block_sizes` times their
+alternatives on a card; copy a winner here by hand and write card, date and figure beside it.
 
 Every row is compiled and held to a baseline by `nox -s compile`.
 """
@@ -65,9 +65,9 @@ _RENDER = Launch(rows=16, cols=64, warps=4)
 # a sweep of 121 models has more than three programs for each of an H100's multiprocessors.
 _REPARAMETERISE = Launch(rows=32, cols=16, warps=4)
 # Bound by bytes. Rows of 441 pixels in one tile, so that all of its loads are in flight before the
-# first is used, and one reduction a row. By times on an H200 of 1936 and 121 models, Gaussian
-# (`block-sizes.json` of its folder in `reports/bench`): 148 and 15.9 us, with four rows and four
-# warps 167 and 16.6.
+# first is used, and one reduction a row. Times of 1936 and 121 models, Gaussian, on an H200
+# (`block-sizes.json` in the folder of `reports/bench` that has one): 148 and 15.9 us; 141 and 17.9
+# with eight rows, 167 and 16.6 with four rows and four warps. 121 are a sweep of one seed.
 _PIXEL_NLL = Launch(rows=2, cols=512, warps=2)
 # The backward pass has no reduction: it runs over the flat block of a model, where loads of four
 # values are aligned whatever the number of pixels. 221 and 19.0 us there, 247 and 20.7 by 2048.
@@ -78,12 +78,12 @@ _PIXEL_NLL_BACKWARD = Launch(rows=1, cols=1024, warps=4)
 # with the summed axis last, which the weights of a forward product and both operands of a weights'
 # gradient are not: tiles of 32, which go to the older units, are up to twice as quick there (tf32
 # 0.52 ms, and 0.98 in tiles of 64; tf32x3 0.76, ieee 0.97, without tensor cores). The backward row
-# of ieee has not been timed: its product is of the forward one's kind since then (see `product`),
-# and so is the row. The update
-# waits for memory, so what counts is how many programs fit: `parts` and `registers` leave room for
-# one or two more (bf16 386 us in one part, 298 in two; tf32 337 us without the limit, 285 with).
-# Loading weights and moments ahead of the product, prefetching them into L2, and asking L2 to drop
-# them first were slower or level; so were all layers in one launch (`reports/kernels`).
+# of ieee has not been timed (0.97 is with another): its product is of the forward one's kind since
+# then (see `product`), and so is the row. The update waits for memory, so what counts is how many
+# programs fit: `parts` and `registers` leave room for one or two more (bf16 386 us in one part, 298
+# in two; tf32 337 us without the limit, 285 with). Loading weights and moments ahead of the
+# product, prefetching them into L2, and asking L2 to drop them first were slower or level; so were
+# all layers in one launch (`reports/kernels`).
 _STEP = {
     "ieee": {
         "forward": Launch(rows=64, cols=64, warps=4, depth=32, stages=3, registers=128),

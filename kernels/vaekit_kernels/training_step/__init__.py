@@ -276,7 +276,7 @@ class FusedStep:
                 self.memory.grads[index - 1],
                 self.memory.transposed[index - 1],
                 columns,
-                grad if self.memory.transposed[index] is None else None,
+                grad,
                 self.memory.transposed[index],
                 weight,
                 self.memory.inputs[index],

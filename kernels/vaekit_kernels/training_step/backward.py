@@ -25,7 +25,7 @@ def hidden_gradient_kernel(
     transposed_h_ptr,  # the same once more, [M, K, stride], or None
     columns_ptr,  # [M, tiles, T], at the layer that made h
     # inputs
-    grad_ptr,  # [M, B, N], or None
+    grad_ptr,  # [M, B, N]
     transposed_ptr,  # the same, [M, N, stride], or None
     w_ptr,  # [M, K, N]
     h_ptr,  # [M, B, K]
@@ -50,8 +50,8 @@ def hidden_gradient_kernel(
     mask = mask_b[:, None] & (offs_k < K)[None, :]
     if transposed_ptr is not None:
         grad = tl.trans(times_columns(
-            w_ptr + model * (K * N), transposed_ptr + model * N * stride, offs_k, offs_b, mask_b,
-            stride, K, N, BLOCK_K, BLOCK_B, BLOCK_N, PRECISION,
+            w_ptr + model * (K * N), transposed_ptr + model * N * stride, offs_k, offs_b, stride,
+            K, N, BLOCK_K, BLOCK_B, BLOCK_N, PRECISION,
         ))  # fmt: skip
     else:
         grad = rows_times_transposed(
@@ -64,7 +64,7 @@ def hidden_gradient_kernel(
     tl.store(grad_h_ptr + offsets, grad.to(grad_h_ptr.dtype.element_ty), mask=mask)
     if transposed_h_ptr is not None:
         transposed_h_ptr += model * K * stride
-        store_transposed(transposed_h_ptr, grad, offs_b, mask_b, offs_k, stride, K)
+        store_transposed(transposed_h_ptr, grad, offs_b, offs_k, stride, K)
     tl.store(columns_ptr + (model * tiles + tile_b) * T + offs_k, tl.sum(grad, 0), mask=offs_k < K)
 
 
@@ -128,9 +128,9 @@ def latent_gradient_kernel(
     tl.store(grad_stats_ptr + rows + LP, grad_logvar.to(dtype), mask=held)
     if transposed_stats_ptr is not None:
         transposed_stats_ptr += model * (2 * LP) * stride
-        store_transposed(transposed_stats_ptr, grad_mean, offs_b, mask_b, offs_l, stride, LP)
+        store_transposed(transposed_stats_ptr, grad_mean, offs_b, offs_l, stride, LP)
         transposed_stats_ptr += LP * stride
-        store_transposed(transposed_stats_ptr, grad_logvar, offs_b, mask_b, offs_l, stride, LP)
+        store_transposed(transposed_stats_ptr, grad_logvar, offs_b, offs_l, stride, LP)
     columns_ptr += (model * tiles + tile_b) * T + offs_l
     tl.store(columns_ptr, tl.sum(grad_mean, 0), mask=offs_l < LP)
     tl.store(columns_ptr + LP, tl.sum(grad_logvar, 0), mask=offs_l < LP)

@@ -211,4 +211,4 @@ def output_kernel(
     tl.store(grad_ptr, grad.to(grad_ptr.dtype.element_ty), mask=held)
     if transposed_ptr is not None:
         transposed_ptr += model * N * stride
-        store_transposed(transposed_ptr, grad, offs_b, mask_b, offs_n, stride, N)
+        store_transposed(transposed_ptr, grad, offs_b, offs_n, stride, N)

@@ -86,7 +86,7 @@ def rows_times_transposed(
 
 @triton.jit
 def times_columns(
-    w_ptr, gt_ptr, offs_k, offs_b, mask_b, stride,
+    w_ptr, gt_ptr, offs_k, offs_b, stride,
     K: tl.constexpr, N: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -97,16 +97,16 @@ def times_columns(
         offs_n = start + tl.arange(0, BLOCK_N)
         w_mask = (offs_k < K)[:, None] & (offs_n < N)[None, :]
         w = tl.load(w_ptr + offs_k[:, None] * N + offs_n[None, :], mask=w_mask, other=0.0)
-        g_mask = (offs_n < N)[:, None] & mask_b[None, :]
+        g_mask = (offs_n < N)[:, None] & (offs_b < stride)[None, :]
         g = tl.load(gt_ptr + offs_n[:, None] * stride + offs_b[None, :], mask=g_mask, other=0.0)
         acc = _dot(w, g, acc, PRECISION)
     return acc
 
 
 @triton.jit
-def store_transposed(gt_ptr, grad, offs_b, mask_b, offs_n, stride, N: tl.constexpr):
-    """Store a block of a gradient [B, N] as columns of [N, stride]."""
-    mask = (offs_n < N)[:, None] & mask_b[None, :]
+def store_transposed(gt_ptr, grad, offs_b, offs_n, stride, N: tl.constexpr):
+    """Store a block of a gradient [B, N], which is zero beyond B, as columns of [N, stride]."""
+    mask = (offs_n < N)[:, None] & (offs_b < stride)[None, :]
     tl.store(gt_ptr + offs_n[:, None] * stride + offs_b[None, :], tl.trans(grad), mask=mask)
 
 
