@@ -15,7 +15,7 @@ import triton.language as tl
 from vaekit_kernels.elementary import exp_and_expm1
 
 from .forward import place
-from .product import rows_times_transposed, store_transposed, times_columns
+from .product import rows_times, rows_times_transposed, store_transposed
 
 
 @triton.jit
@@ -49,9 +49,9 @@ def hidden_gradient_kernel(
     offs_k = tile_k * BLOCK_K + tl.arange(0, BLOCK_K)
     mask = mask_b[:, None] & (offs_k < K)[None, :]
     if transposed_ptr is not None:
-        grad = tl.trans(times_columns(
-            w_ptr + model * (K * N), transposed_ptr + model * N * stride, offs_k, offs_b, stride,
-            K, N, BLOCK_K, BLOCK_B, BLOCK_N, PRECISION,
+        grad = tl.trans(rows_times(
+            w_ptr + model * (K * N), transposed_ptr + model * N * stride,
+            offs_k, offs_k < K, offs_b, N, stride, BLOCK_K, BLOCK_B, BLOCK_N, PRECISION,
         ))  # fmt: skip
     else:
         grad = rows_times_transposed(

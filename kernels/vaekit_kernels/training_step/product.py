@@ -49,7 +49,7 @@ def _dot(a, b, acc, PRECISION: tl.constexpr):
 @triton.jit
 def rows_times(
     x_ptr, w_ptr, offs_b, mask_b, offs_n,
-    K: tl.constexpr, N: tl.constexpr,
+    K: tl.constexpr, N,
     BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -81,25 +81,6 @@ def rows_times_transposed(
         w_mask = (offs_k < K)[:, None] & (offs_n < N)[None, :]
         w = tl.load(w_ptr + offs_k[:, None] * N + offs_n[None, :], mask=w_mask, other=0.0)
         acc = _dot(g, tl.trans(w), acc, PRECISION)
-    return acc
-
-
-@triton.jit
-def times_columns(
-    w_ptr, gt_ptr, offs_k, offs_b, stride,
-    K: tl.constexpr, N: tl.constexpr,
-    BLOCK_K: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Multiply w [K, N] by the transposed g [N, stride], at rows offs_k and columns offs_b."""
-    acc = tl.zeros((BLOCK_K, BLOCK_B), tl.float32)
-    for start in range(0, N, BLOCK_N):
-        offs_n = start + tl.arange(0, BLOCK_N)
-        w_mask = (offs_k < K)[:, None] & (offs_n < N)[None, :]
-        w = tl.load(w_ptr + offs_k[:, None] * N + offs_n[None, :], mask=w_mask, other=0.0)
-        g_mask = (offs_n < N)[:, None] & (offs_b < stride)[None, :]
-        g = tl.load(gt_ptr + offs_n[:, None] * stride + offs_b[None, :], mask=g_mask, other=0.0)
-        acc = _dot(w, g, acc, PRECISION)
     return acc
 
 
