@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -349,11 +350,11 @@ def test_a_failed_figure_leaves_the_old_one(
 ) -> None:
     (tmp_path / "pmi.png").write_bytes(b"old")
 
-    def half(self: Figure, file: BytesIO, **_: object) -> None:
+    def half(self: FigureCanvasAgg, file: BytesIO, **_: object) -> None:
         file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(Figure, "savefig", half)
+    monkeypatch.setattr(FigureCanvasAgg, "print_png", half)
     some_figures(monkeypatch, "pmi")
     with pytest.raises(OSError, match="disk full"):
         write_figures(dataset, tmp_path)

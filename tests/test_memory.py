@@ -79,7 +79,7 @@ critic.STEPS = 2
 fields = {{"mu": (0.0,), "beta": (0.5, 1.0, 2.0, 4.0), "hidden": (256,), "tile": 1, "latents": 4}}
 
 def measure(**sizes):
-    config = SweepConfig(**fields, **sizes)
+    config = SweepConfig(**{{**fields, **sizes}})
     vae = StackedVAE.initial(config, torch.zeros(len(config.beta), dtype=torch.int64))
     evaluate_stack(vae, config, mu=config.mu, seeds=(0,), betas=config.beta)
     status = Path("/proc/self/status").read_text()
@@ -92,7 +92,8 @@ print(large[0] - small[0], large[1] - small[1])
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 DRAWS = {"grid": 2, "estimators": ()}
 CRITICS = {"grid": 2, "estimators": ("mine",)}
-GRID = {"grid": 3, "evaluation_draws": 64}
+# More codes than truths: all models share those, and they are counted for each.
+GRID = {"grid": 3, "evaluation_draws": 64, "latents": 16}
 GROWTH = {
     "draws": [{**DRAWS, "evaluation_draws": count} for count in (2**15, 2**19)],
     "critics": [{**CRITICS, "evaluation_draws": count} for count in (2**15, 2**18)],

@@ -222,7 +222,7 @@ def _grid_codes(vae: StackedVAE, config: SweepConfig, truth: Tensor, seeds: Tens
     """Codes of the clean test grid, [M, T, L]."""
     code = torch.empty(vae.models, len(truth), config.latents, device=truth.device)
     code_std = torch.empty_like(code)
-    for rows in chunks(len(truth), vae.models, config):
+    for rows in chunks(len(truth), vae, config):
         mean, logvar = vae.encode(render_truth(config, truth[rows]))
         code[:, rows] = mean
         code_std[:, rows] = torch.exp(0.5 * logvar)
@@ -270,7 +270,7 @@ def _grid_measures(
     forward, mse, r2 = _probes(truth, code, seeds)
 
     sums = torch.zeros(3, vae.models, dtype=torch.float64, device=truth.device)
-    for rows in chunks(len(truth), vae.models, config):
+    for rows in chunks(len(truth), vae, config):
         image = render_truth(config, truth[rows])
         latents = [probe(truth[rows]) for probe in forward] + [code[:, rows].contiguous()]
         for index, z in enumerate(latents):

@@ -76,7 +76,7 @@ def fresh_draws(
         noise = normals(
             seeds, float_ids(beta), index, Stream.EVALUATION_LATENT, rows, config.latents
         )
-        for part in chunks(rows, models, config):
+        for part in chunks(rows, vae, config):
             x = images[:, None, part].expand(streams, models // streams, -1, -1).flatten(0, 1)
             centre, logvar = vae.encode(x)
             sample = centre + torch.exp(0.5 * logvar) * noise[:, part]

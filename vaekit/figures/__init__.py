@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vaekit.figures import curves, images, latents, maps, points
-from vaekit.figures.style import Drawer, house_style
+from vaekit.figures.style import DPI, Drawer, house_style
 from vaekit.files import write_whole
 from vaekit.host import cores, free_bytes
 from vaekit.processes import elsewhere
@@ -178,7 +179,10 @@ def as_png(made: Figure) -> bytes:
     """Render a figure as the content of a PNG file."""
     content = BytesIO()
     with house_style():
-        made.savefig(content, format="png", metadata={"Software": None})
+        made.set_dpi(DPI)
+        # `savefig` would draw everything twice, the first time to lay it out, which drawing does.
+        canvas = FigureCanvasAgg(made)
+        canvas.print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
     return content.getvalue()
 
 
