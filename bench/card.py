@@ -9,6 +9,7 @@ a copy in this run.
 
 from __future__ import annotations
 
+import json
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from vaekit.machine import synchronize
 from vaekit.model import Architecture
 from vaekit.products import float32_products
 from vaekit.progress import Silent
+from vaekit.results import open_results
 from vaekit.stack import Stack
 from vaekit.train import train
 
@@ -139,23 +141,32 @@ def timed(config: SweepConfig, stack: Stack, device: torch.device) -> float:
 
 
 def measure_sweeps(device: torch.device, *, quick: bool) -> dict[str, Any]:
-    """Run the preset post as a user does, by precision: the quickest one."""
+    """Run the preset post as a user does, by precision: the quickest one.
+
+    A sweep of a few steps comes first, and is not timed: it compiles what measures too.
+    """
     if device.type != "cuda" or quick:
         reason = "--quick leaves no time" if quick else "it is timed on a card"
         return {"sweeps": {"skipped": {"the preset post, from start to report": reason}}}
-    return {"sweeps": {"seconds": {name: sweep_seconds(name) for name in SWEPT}}}
+    seconds, stages = {}, {}
+    for name in SWEPT:
+        sweep("post", "--precision", name, "--steps", str(3 * BLOCK_STEPS))
+        seconds[name], stages[name] = sweep("post", "--precision", name)
+        print(f"{name:10}{seconds[name]:14.1f} the preset post, from start to report", flush=True)
+    return {"sweeps": {"seconds": seconds, "stages": stages}}
 
 
-def sweep_seconds(precision: str) -> float:
-    """Run the preset post in a process of its own, from its start to its report; seconds.
+def sweep(preset: str, *options: str) -> tuple[float, dict[str, float]]:
+    """Run a preset in a process of its own, from its start to its report.
 
-    The kernels are compiled: Triton keeps what a training above has built.
+    Returns:
+        Its seconds, and what it says itself of the stages that it knows of when it writes the
+        dataset.
     """
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "vaekit", "sweep", "--preset", "post"]
-        command += ["--precision", precision, "--out", f"{folder}/run"]
+        command = [sys.executable, "-m", "vaekit", "sweep", "--preset", preset, *options]
         start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([*command, "--out", f"{folder}/run"], check=True, capture_output=True)
         seconds = time.perf_counter() - start
-    print(f"{precision:10}{seconds:14.1f} the preset post, from start to report", flush=True)
-    return seconds
+        with open_results(f"{folder}/run") as dataset:
+            return seconds, json.loads(dataset.attrs["seconds"])

@@ -22,6 +22,8 @@ Rows = list[list[str]]
 # A row whose times spread by more, from the 20 % that are lower to the 20 % that are higher, is
 # marked: rows are timed one after another, so what disturbed one did not disturb its neighbour.
 NOISY = 1.5
+# What a sweep's dataset says of its own time, as the table has it.
+STAGES = {"train": "training", "measure": "measures", "baseline": "untrained networks"}
 
 
 def share_of_products(content: dict[str, Any], key: str, name: str) -> str:
@@ -104,9 +106,15 @@ def whole_rows(content: dict[str, Any]) -> Rows:
 
 
 def sweep_rows(content: dict[str, Any]) -> Rows:
-    """The table of whole sweeps."""
-    rows = content["sweeps"]["seconds"].items()
-    return [["products", "seconds"], *([name, f"{seconds:.1f}"] for name, seconds in rows)]
+    """The table of whole sweeps; of their stages too, which runs from before did not keep."""
+    seconds, stages = content["sweeps"]["seconds"], content["sweeps"].get("stages")
+    if not stages:
+        return [["products", "seconds"], *([name, f"{time:.1f}"] for name, time in seconds.items())]
+    found = [["products", "seconds", *STAGES.values(), "all else"]]
+    for name, time in seconds.items():
+        known = [stages[name][stage] for stage in STAGES]
+        found.append([name, *(f"{value:.1f}" for value in (time, *known, time - sum(known)))])
+    return found
 
 
 def _ms(value: float) -> str:

@@ -111,5 +111,8 @@ def card_samples() -> dict[str, Any]:
             "rows": {"float32": {"floor_seconds": 2.0}, "bf16": {"floor_seconds": 2.0}},
             "seconds": {"float32": [10.0, 9.0, 8.0], "bf16": [4.0]},
         },
-        "sweeps": {"seconds": {"bf16": 14.94}},
+        "sweeps": {
+            "seconds": {"bf16": 14.94},
+            "stages": {"bf16": {"train": 8.02, "measure": 2.0, "baseline": 0.51}},
+        },
     }

@@ -936,6 +936,17 @@ MUTANTS: dict[str, Mutant] = {
         (Edit("vaekit/stack.py", "        each += checkpoint_bytes(config)\n", "        pass\n"),),
         (_T + "train.py::test_the_stack_size_obeys_the_user_and_the_memory",),
     ),
+    "freed-memory-is-given-back": Mutant(
+        "the C library never learns to keep what is freed",
+        (
+            Edit(
+                "vaekit/machine.py",
+                "    torch.empty(LARGEST_KEPT, dtype=torch.uint8)\n",
+                "    torch.empty(1, dtype=torch.uint8)\n",
+            ),
+        ),
+        (_T + "machine.py::test_freed_memory_is_kept_for_what_comes_next[kept-0]",),
+    ),
     "share-of-another-peak": Mutant(
         "every row's share of the peak is of float32 products, whatever it multiplies in",
         (

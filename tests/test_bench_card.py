@@ -10,6 +10,7 @@ from bench.eager import stacked_autograd, vaekit_engine
 from bench.errors import BenchError
 from bench.peers import OURS, OURS_AGAIN
 from bench.problem import default_problem
+from bench.tables import STAGES
 from vaekit.config import SweepConfig
 from vaekit.products import float32_products
 
@@ -65,3 +66,12 @@ def test_whole_trainings_have_their_floor_and_are_not_quicker(
     assert found["seconds"]["float32"][0] > least
     with pytest.raises(BenchError, match="cannot be right"):
         card.whole_trainings(CPU, {"copy_bytes_per_second": 1.0}, quick=True)
+
+
+def test_a_sweep_is_timed_whole_and_by_stage() -> None:
+    small = {"mu": 0, "beta": 1, "steps": 1, "grid": 1, "evaluation-draws": 64, "device": "cpu"}
+    options = [text for name, value in small.items() for text in (f"--{name}", str(value))]
+    seconds, stages = card.sweep("smoke", *options)
+    assert stages.keys() == STAGES.keys()
+    # A process that imports torch, and draws two dozen figures, does more than it says.
+    assert 0 < sum(stages.values()) < seconds - 1

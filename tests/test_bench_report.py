@@ -68,9 +68,19 @@ def test_a_cards_page_has_full_stacks_whole_trainings_and_another_floor(tmp_path
     assert "With bf16 products: 10 models of the default network cost 1.00 µs" in summary
     assert "10,000 steps of 121 models take 9.0 s with float32, 4.0 s with bf16;" in summary
     assert "| float32 | 9.00 | 10.00, 9.00, 8.00 | 2.00 | 22% |" in summary
-    assert "| bf16 | 14.9 |" in summary
+    assert "| bf16 | 14.9 | 8.0 | 2.0 | 0.5 | 4.4 |" in summary
     assert "| vaekit, bf16 | 0.00100 | " in summary
     assert "The floor is measured: a copy of weights and both moments" in summary
+
+
+def test_a_sweep_from_before_has_no_stages_and_measured_as_it_compiled(tmp_path: Path) -> None:
+    content = samples() | card_samples()
+    del content["sweeps"]["stages"]
+    (tmp_path / "training.json").write_text(json.dumps(content))
+    write_report(tmp_path)
+    summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "| bf16 | 14.9 |\n" in summary
+    assert "those that measure were not" in summary
 
 
 def test_a_share_of_the_peak_is_of_a_rows_own_precision() -> None:

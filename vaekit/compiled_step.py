@@ -13,16 +13,11 @@ from torch import Tensor
 from vaekit.adam import Adam, healthy
 from vaekit.compiler import program
 from vaekit.config import SweepConfig
+from vaekit.machine import keep_freed_memory
 from vaekit.model import Layer
 from vaekit.products import fast_products, product_library
 from vaekit.state import State
 from vaekit_kernels import Draw, reference
-
-# A program allocates what it returns, and the C library would give that back to the system with
-# every step: then each page costs a fault in the next, up to a fifth of the time. glibc keeps twice
-# the size of the largest block that it has seen freed, one of 32 MiB at most.
-LARGEST_KEPT = 2**25 - 2**16
-KEPT = 2 * LARGEST_KEPT
 
 
 class CompiledStep:
@@ -38,7 +33,7 @@ class CompiledStep:
         flat = state.vae.flat
         # oneDNN would copy a broadcast image in each of its two products.
         self.copied = product_library(flat.device) == "onednn"
-        torch.empty(LARGEST_KEPT, dtype=torch.uint8)
+        keep_freed_memory()  # a program allocates what it returns
         with torch.no_grad(), fast_products(flat.device):
             self.gradients = program(
                 self._gradients,

@@ -16,6 +16,7 @@ import torch
 from vaekit.config import SweepConfig
 from vaekit.evaluate import Arrays, evaluate_stack, model_pictures, reconstruction_inputs
 from vaekit.keeper import Keeper
+from vaekit.machine import keep_freed_memory
 from vaekit.model import StackedVAE
 from vaekit.products import fast_products
 from vaekit.progress import Progress
@@ -56,6 +57,7 @@ def run_shard(
         DivergedError: a model diverged and `fail_on_divergence` is set.
         MemoryError: one model alone does not fit.
     """
+    keep_freed_memory()
     started = time.perf_counter()
     done = _if_it_fits(
         lambda: train(

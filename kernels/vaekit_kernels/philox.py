@@ -31,7 +31,9 @@ WORD = 0xFFFFFFFF
 # 24 bits are what a float32 holds exactly: the uniforms are the same numbers on every machine.
 UNIFORM_SHIFT = 8
 UNIFORM_SCALE = 2.0**-24
-CPU_COUNTERS = 2**16
+# About as many counters a piece are the quickest on a CPU: fewer, and its threads wait for each
+# other; more, and their words leave the cache.
+CPU_COUNTERS = 2**17
 
 
 class Stream(IntEnum):
@@ -99,26 +101,26 @@ def philox4x32(
     device = c0.device
     key = torch.as_tensor(seed, dtype=torch.int64, device=device)
     k0, k1 = key & WORD, (key >> 32) & WORD
-    x0 = c0
     x1, x2, x3 = (torch.as_tensor(c, dtype=torch.int64, device=device) for c in (c1, c2, c3))
-    for _ in range(ROUNDS):
-        # int64 products wrap, which keeps all 64 bits right; the mask drops the sign's copies.
-        first, second = x0 * MULTIPLIERS[0], x2 * MULTIPLIERS[1]
-        x0, x1, x2, x3 = (
-            _xor((second >> 32).bitwise_and_(WORD), x1, k0),
-            second.bitwise_and_(WORD),
-            _xor((first >> 32).bitwise_and_(WORD), x3, k1),
-            first.bitwise_and_(WORD),
-        )
+    # int64 products wrap, which keeps all 64 bits right.
+    first, second = c0 * MULTIPLIERS[0], x2 * MULTIPLIERS[1]
+    for _ in range(ROUNDS - 1):
+        x0, x2 = _xor(second >> 32, x1, k0), _xor(first >> 32, x3, k1)
+        x1, x3 = second, first
+        first, second = x0.mul_(MULTIPLIERS[0]), x2.mul_(MULTIPLIERS[1])
         k0, k1 = (k0 + KEY_STEPS[0]) & WORD, (k1 + KEY_STEPS[1]) & WORD
-    return x0, x1, x2, x3
+    x0, x2 = _xor(second >> 32, x1, k0), _xor(first >> 32, x3, k1)
+    return x0, second.bitwise_and_(WORD), x2, first.bitwise_and_(WORD)
 
 
 def _xor(word: Tensor, other: Tensor, key: Tensor) -> Tensor:
-    """Combine by exclusive or, in place once the words have their full shape: half the time."""
+    """Combine words by exclusive or, whose upper halves count for nothing: signs, or a product's.
+
+    In place once the words have their full shape: half the time.
+    """
     if _fits(other, word) and _fits(key, word):
-        return word.bitwise_xor_(other).bitwise_xor_(key)
-    return word ^ other ^ key
+        return word.bitwise_xor_(other).bitwise_xor_(key).bitwise_and_(WORD)
+    return (word ^ other ^ key) & WORD
 
 
 def _fits(other: Tensor, word: Tensor) -> bool:
@@ -150,16 +152,17 @@ def _draw(
     steps = torch.as_tensor(step, dtype=torch.int64, device=seeds.device).expand_as(seeds)
     keys = torch.stack((seeds, steps, ids))[..., None]
     element = torch.arange(rows * groups, device=seeds.device)
-    block = torch.empty(len(seeds), rows * groups, 4, device=seeds.device)
+    drawn = torch.empty(len(seeds), rows, cols, device=seeds.device)
     # A CPU draws in pieces whose words stay in its cache: twice as fast for a large block. A
     # compiled program keeps them in registers, and would repeat itself for every piece.
-    whole = block.device.type != "cpu" or torch.compiler.is_compiling()
+    whole = drawn.device.type != "cpu" or torch.compiler.is_compiling()
     piece = len(seeds) if whole else max(1, CPU_COUNTERS // len(element))
     for first in range(0, len(seeds), piece):
         seed, t, label = keys[:, first : first + piece]
         words = philox4x32(seed, element, t, label, int(stream))
-        torch.stack(lanes(words), dim=-1, out=block[first : first + piece])
-    return block.view(len(seeds), rows, 4 * groups)[:, :, :cols].contiguous()
+        values = torch.stack(lanes(words), dim=-1).view(-1, rows, 4 * groups)
+        drawn[first : first + piece] = values[:, :, :cols]
+    return drawn
 
 
 def uniforms(
