@@ -22,6 +22,7 @@ from bench.parts import measure_parts
 from bench.peers import PEERS, absent, elsewhere
 from bench.problem import default_problem
 from bench.static import measure_resources
+from vaekit.machine import keep_freed_memory
 
 
 def compare_peers(
@@ -68,6 +69,8 @@ def run(
         What `report` is made from: every raw sample.
     """
     plan = QUICK if quick else FULL
+    # As a sweep does, and for peers too: a compiled step among them would do it at its turn.
+    keep_freed_memory()
     ceilings = measure_ceilings(device)
     rates = ceilings["product_flops_per_second"]
     print(

@@ -16,6 +16,7 @@ from bench.ceilings import beyond_cache
 from bench.kernel_ops import SIZES, kernel_operations, layer
 from bench.operation import ROTATED, Operation, checked, error, module_of_tests, turning
 from vaekit.compiler import compiler_missing
+from vaekit.machine import keep_freed_memory
 
 CPU = torch.device("cpu")
 IMPLEMENTATIONS = ("reference", "torch", "compile")
@@ -54,6 +55,7 @@ def test_operation(
     timed = not benchmark.disabled
     if timed and implementation == "compile" and compiler_missing():
         pytest.skip(compiler_missing())
+    keep_freed_memory()  # as a sweep does
     operation = operations(SIZE if timed else SMALL)[name]
     run = operation.implementation(implementation, "inductor" if timed else "aot_eager")
     first, *_, last = sets = operation.rotated(ROTATED)

@@ -33,7 +33,7 @@ UNIFORM_SHIFT = 8
 UNIFORM_SCALE = 2.0**-24
 # About as many counters a piece are the quickest on a CPU: fewer, and its threads wait for each
 # other; more, and their words leave the cache.
-CPU_COUNTERS = 2**17
+CPU_COUNTERS = 2**18
 
 
 class Stream(IntEnum):
