@@ -936,6 +936,17 @@ MUTANTS: dict[str, Mutant] = {
         (Edit("vaekit/stack.py", "        each += checkpoint_bytes(config)\n", "        pass\n"),),
         (_T + "train.py::test_the_stack_size_obeys_the_user_and_the_memory",),
     ),
+    "images-take-no-memory": Mutant(
+        "a stack is sized as if its streams' images took nothing",
+        (
+            Edit(
+                "vaekit/stack.py",
+                "(config.latents + config.pixels / len(config.beta))",
+                "config.latents",
+            ),
+        ),
+        (_T + "memory.py::test_training_takes_about_what_is_planned[beta0-90]",),
+    ),
     "freed-memory-is-given-back": Mutant(
         "the C library never learns to keep what is freed",
         (

@@ -5,6 +5,7 @@ A stack holds the K betas of each of S data streams, M = S K models, model m = s
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,8 @@ from vaekit.machine import free_memory
 from vaekit.model import Architecture
 
 MEMORY_SHARE = 0.5
+# A block's images and noise, and what they are drawn from while that lasts. Up to 2.4 were seen.
+DRAWN_COPIES = 3
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,14 @@ class Stack:
 
 
 def model_bytes(config: SweepConfig) -> int:
-    """Bytes that one model trains in: parameters, gradient, two moments, activations, noise."""
+    """Bytes that one model trains in: parameters, gradient, two moments, activations, noise.
+
+    And its share of a block's images, which the betas of a stream have together.
+    """
     architecture = Architecture.of(config)
     activations = 2 * sum(size for _, size in architecture.sizes) + 2 * config.pixels
-    noise = BLOCK_STEPS * (config.pixels + config.latents)
-    return 4 * (4 * architecture.parameters + config.batch * (activations + noise))
+    drawn = DRAWN_COPIES * BLOCK_STEPS * (config.latents + config.pixels / len(config.beta))
+    return 4 * (4 * architecture.parameters + config.batch * (activations + math.ceil(drawn)))
 
 
 def checkpoint_bytes(config: SweepConfig) -> int:
