@@ -22,7 +22,7 @@ from bench.parts import measure_parts
 from bench.peers import PEERS, absent, elsewhere
 from bench.problem import default_problem
 from bench.static import measure_resources
-from vaekit.machine import keep_freed_memory
+from vaekit.host import keep_freed_memory
 
 
 def compare_peers(

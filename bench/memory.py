@@ -19,8 +19,9 @@ import torch
 from bench.problem import default_config
 from bench.provenance import ROOT
 from vaekit.block import BLOCK_STEPS
+from vaekit.host import keep_freed_memory
 from vaekit.progress import Silent
-from vaekit.stack import Stack, model_bytes
+from vaekit.stack import Stack, training_bytes
 from vaekit.train import train
 
 STATUS = Path("/proc/self/status")
@@ -39,8 +40,10 @@ def peak(device: torch.device) -> int:
 def trained(models: int, device: torch.device) -> dict[str, int]:
     """Train a stack for two blocks of steps; the bytes that it took, and that it is sized by."""
     config = default_config(models, 2 * BLOCK_STEPS)
-    train(config, Stack((0.0,), (0,), config.beta), device, Silent())
-    return {"peak": peak(device), "planned": models * model_bytes(config)}
+    stack = Stack((0.0,), (0,), config.beta)
+    keep_freed_memory()  # as a sweep does
+    train(config, stack, device, Silent())
+    return {"peak": peak(device), "planned": training_bytes(config, stack)}
 
 
 def beyond_one(curve: dict[str, dict[str, int]]) -> dict[str, tuple[int, int]]:

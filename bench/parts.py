@@ -29,6 +29,7 @@ from vaekit.block import BLOCK_STEPS, make_block, train_steps
 from vaekit.config import SweepConfig
 from vaekit.data import draw
 from vaekit.engine import make_step
+from vaekit.host import keep_freed_memory
 from vaekit.machine import synchronize
 from vaekit.objective import latent_noise
 from vaekit.products import fast_products
@@ -100,6 +101,7 @@ def watch(windows: int, device: torch.device = CPU) -> dict[str, Any]:
     """
     if device.type == "cuda":
         return watch_card(windows, device)
+    keep_freed_memory()  # as a sweep does
     config = default_config(MODELS)
     mu = torch.zeros(1, device=device)
     seeds = torch.zeros(MODELS, dtype=torch.int64, device=device)

@@ -16,7 +16,7 @@ from bench.ceilings import beyond_cache
 from bench.kernel_ops import SIZES, kernel_operations, layer
 from bench.operation import ROTATED, Operation, checked, error, module_of_tests, turning
 from vaekit.compiler import compiler_missing
-from vaekit.machine import keep_freed_memory
+from vaekit.host import keep_freed_memory
 
 CPU = torch.device("cpu")
 IMPLEMENTATIONS = ("reference", "torch", "compile")

@@ -936,27 +936,32 @@ MUTANTS: dict[str, Mutant] = {
         (Edit("vaekit/stack.py", "        each += checkpoint_bytes(config)\n", "        pass\n"),),
         (_T + "train.py::test_the_stack_size_obeys_the_user_and_the_memory",),
     ),
+    "every-piece-is-the-first": Mutant(
+        "a CPU that draws in pieces draws the first one again and again",
+        (
+            Edit(
+                "kernels/vaekit_kernels/philox.py",
+                "keys[:, first : first + piece]",
+                "keys[:, : min(piece, len(seeds) - first)]",
+            ),
+        ),
+        (_T + "philox.py::test_what_is_drawn_in_pieces_is_what_is_drawn_at_once",),
+    ),
     "images-take-no-memory": Mutant(
         "a stack is sized as if its streams' images took nothing",
         (
             Edit(
                 "vaekit/stack.py",
-                "(config.latents + config.pixels / len(config.beta))",
-                "config.latents",
+                " + len(stack.mu) * stream_bytes(config)",
+                "",
             ),
         ),
-        (_T + "memory.py::test_training_takes_about_what_is_planned[beta0-90]",),
+        (_T + "memory.py::test_training_takes_no_more_than_is_planned[beta0-90]",),
     ),
     "freed-memory-is-given-back": Mutant(
         "the C library never learns to keep what is freed",
-        (
-            Edit(
-                "vaekit/machine.py",
-                "    torch.empty(LARGEST_KEPT, dtype=torch.uint8)\n",
-                "    torch.empty(1, dtype=torch.uint8)\n",
-            ),
-        ),
-        (_T + "machine.py::test_freed_memory_is_kept_for_what_comes_next[kept-0]",),
+        (Edit("vaekit/host.py", "bytearray(LARGEST_KEPT)", "bytearray(1)"),),
+        (_T + "host.py::test_freed_memory_is_kept_for_what_comes_next[kept-0]",),
     ),
     "share-of-another-peak": Mutant(
         "every row's share of the peak is of float32 products, whatever it multiplies in",

@@ -75,3 +75,19 @@ def test_a_sweep_is_timed_whole_and_by_stage() -> None:
     assert stages.keys() == STAGES.keys()
     # A process that imports torch, and draws two dozen figures, does more than it says.
     assert 0 < sum(stages.values()) < seconds - 1
+
+
+def test_the_preset_is_swept_after_what_measures_it_is_compiled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def sweep(preset: str, *options: str) -> tuple[float, dict[str, float]]:
+        asked.append((preset, *options))
+        return float(len(asked)), {"train": 0.5}
+
+    monkeypatch.setattr(card, "sweep", sweep)
+    found = card.measure_sweeps(torch.device("cuda"), quick=False)["sweeps"]
+    whole = ("post", "--precision", "bf16")
+    assert asked == [(*whole, "--steps", "24"), whole]
+    assert found == {"seconds": {"bf16": 2.0}, "stages": {"bf16": {"train": 0.5}}}

@@ -206,10 +206,18 @@ def test_the_order_of_the_sweep_does_not_matter(dataset: xr.Dataset, tmp_path: P
     assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
 
 
+def test_a_file_has_150_dots_an_inch(dataset: xr.Dataset, tmp_path: Path) -> None:
+    made = FIGURES["rate_distortion"].draw(dataset)
+    width, height = made.get_size_inches()
+    save_figure(made, tmp_path / "a.png")
+    assert mpl.image.imread(tmp_path / "a.png").shape[:2] == (int(150 * height), int(150 * width))
+
+
 def test_matplotlib_is_left_as_it_was(dataset: xr.Dataset, tmp_path: Path) -> None:
     """The user's settings come back, and do not change the figures."""
     save_figure(FIGURES["rate_distortion"].draw(dataset), tmp_path / "plain.png")
-    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20}):
+    odd = {"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 20, "figure.dpi": 30}
+    with mpl.rc_context(odd):
         before = dict(mpl.rcParams)
         save_figure(FIGURES["rate_distortion"].draw(dataset), tmp_path / "odd.png")
         assert dict(mpl.rcParams) == before

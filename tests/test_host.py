@@ -1,8 +1,10 @@
-"""Free memory: the machine's, or what the control groups of the process have left."""
+"""Free memory: the machine's, or what the control groups of the process have left; and kept."""
 
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -144,3 +146,44 @@ def test_a_processor_is_told_apart_from_others_of_its_name(
     assert device_model(torch.device("cpu"), tmp_path / "none") == (
         platform.processor() or platform.machine()
     )
+
+
+# Prints whether a block of 30 MiB is mapped for itself, and so goes back to Linux as it is freed.
+MAPPED = """
+import ctypes
+import sys
+import torch
+from vaekit.host import keep_freed_memory
+
+NAMES = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+
+class Information(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in NAMES.split()]
+
+information = ctypes.CDLL(None).mallinfo2
+information.restype = Information
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+before = information().hblks
+block = torch.empty(30 * 2**20, dtype=torch.uint8)
+print(information().hblks - before)
+"""
+
+
+def glibc() -> tuple[int, ...]:
+    """Version of the C library; (0,) where it is another."""
+    name, version = platform.libc_ver()
+    return tuple(map(int, version.split("."))) if name == "glibc" else (0,)
+
+
+@pytest.mark.skipif(glibc() < (2, 33), reason="only glibc learns, and tells since 2.33")
+@pytest.mark.parametrize(("memory", "mapped"), [("not kept", 1), ("kept", 0)])
+def test_freed_memory_is_kept_for_what_comes_next(memory: str, mapped: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MAPPED, memory],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert int(done.stdout) == mapped

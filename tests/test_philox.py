@@ -16,6 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 import oracle
+from vaekit_kernels import philox
 from vaekit_kernels.philox import WORD, Stream, float_ids, normals, philox4x32, uniforms
 
 # Random123, tests/kat_vectors: counter, key, words.
@@ -70,6 +71,17 @@ def test_normals_agree_with_float64_to_4e_6() -> None:
     ids = float_ids(torch.tensor([1.0, -1.0]))
     args = (seeds, ids, 9, Stream.PROBE, 2**16, 7)
     assert (normals(*args) - oracle.normals(*args)).abs().max() <= 4e-6
+
+
+def test_what_is_drawn_in_pieces_is_what_is_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two streams a piece, and one that is left."""
+    seeds, rows, cols = torch.arange(5), 3, 7
+    steps = torch.tensor([4, 0, 4, 9, 4])
+    args = (seeds, float_ids(0.5 * seeds), steps, Stream.LATENT, rows, cols)
+    whole = normals(*args)
+    assert len(whole.unique()) == whole.numel()
+    monkeypatch.setattr(philox, "CPU_COUNTERS", 2 * rows * 2)
+    assert torch.equal(normals(*args), whole)
 
 
 def test_a_counter_is_used_for_one_thing_only() -> None:

@@ -8,7 +8,15 @@ import torch
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.model import StackedVAE
 from vaekit.progress import Silent
-from vaekit.stack import Stack, checkpoint_bytes, model_bytes, plan, stack_size
+from vaekit.stack import (
+    Stack,
+    checkpoint_bytes,
+    model_bytes,
+    plan,
+    stack_size,
+    stream_bytes,
+    training_bytes,
+)
 from vaekit.train import curve_steps, train
 
 CPU = torch.device("cpu")
@@ -99,17 +107,34 @@ def test_the_stack_size_obeys_the_user_and_the_memory(monkeypatch: pytest.Monkey
     setup = config(seeds=9)
     assert stack_size(config(stack=4), CPU) == 4
     assert stack_size(config(stack=1000), CPU) == 6
-    # On a CPU a checkpoint is made in the same memory.
-    one, cuda = model_bytes(setup) + checkpoint_bytes(setup), torch.device("cuda")
-    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: 7 * one)
-    assert stack_size(setup, CPU) == 3
-    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: one)
-    assert stack_size(setup, CPU) == 1
-    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: model_bytes(setup))
+    # On a CPU a checkpoint is made in the same memory. A stream's three betas share its images.
+    own, images = model_bytes(setup) + checkpoint_bytes(setup), stream_bytes(setup)
+    for half, size in (
+        (6 * own + 2 * images, 6),
+        (6 * own + 2 * images - 1, 3),
+        (3 * own + images - 1, 2),
+        (2 * own + images, 2),
+        (2 * own + images - 1, 1),
+        (own + images, 1),
+        ((own + images) / 2, 1),
+    ):
+        monkeypatch.setattr("vaekit.stack.free_memory", lambda _, half=half: int(2 * half))
+        assert stack_size(setup, CPU) == size, size
+    one, cuda = own + images, torch.device("cuda")
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda _: model_bytes(setup) + images)
     assert stack_size(setup, cuda) == 1
-    monkeypatch.setattr("vaekit.stack.free_memory", lambda device: one - 1)
+    monkeypatch.setattr("vaekit.stack.free_memory", lambda _: one - 1)
     with pytest.raises(ConfigError, match=f"trains in {one:,} bytes, and {one - 1:,} are free"):
         stack_size(setup, CPU)
+
+
+def test_a_stack_is_planned_by_its_models_and_its_streams() -> None:
+    """Of some betas of a stream too: they have its images as all of them would."""
+    setup = config(beta=(1.0, 2.0, 3.0))
+    own, images = model_bytes(setup), stream_bytes(setup)
+    for betas, streams in ((3, 2), (1, 2), (2, 1)):
+        stack = Stack((0.0, 1.0)[:streams], (0,) * streams, setup.beta[:betas])
+        assert training_bytes(setup, stack) == streams * (betas * own + images)
 
 
 def test_a_model_that_blows_up_is_seen_in_its_curve_alone(

@@ -13,7 +13,7 @@ from torch import Tensor
 from vaekit.adam import Adam, healthy
 from vaekit.compiler import program
 from vaekit.config import SweepConfig
-from vaekit.machine import keep_freed_memory
+from vaekit.host import keep_freed_memory
 from vaekit.model import Layer
 from vaekit.products import fast_products, product_library
 from vaekit.state import State

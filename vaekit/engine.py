@@ -7,7 +7,7 @@ import torch
 from vaekit.compiled_step import CompiledStep
 from vaekit.compiler import compiler_missing
 from vaekit.config import ConfigError, SweepConfig
-from vaekit.machine import KEPT
+from vaekit.host import KEPT
 from vaekit.model import Architecture
 from vaekit.parts import Parts, part_count
 from vaekit.state import State

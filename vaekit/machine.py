@@ -54,22 +54,6 @@ def free_memory(device: torch.device) -> int:
     return free_bytes()
 
 
-# glibc gives free memory back to Linux beyond twice the largest block that it has seen freed, of
-# those of up to 32 MiB.
-LARGEST_KEPT = 2**25 - 2**16
-KEPT = 2 * LARGEST_KEPT
-
-
-def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, up to `KEPT` bytes, for what is asked for next.
-
-    What a step draws or returns would go back to the system with every step, and each page of it
-    cost a fault in the next. It learns from a block that is freed here, whose memory is never
-    touched. The preset `smoke` took 16.3 s with it and 18.0 without, on two threads of an AMD EPYC.
-    """
-    torch.empty(LARGEST_KEPT, dtype=torch.uint8)
-
-
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was asked to do; a CPU always has."""
     if device.type == "cuda":

@@ -20,7 +20,7 @@ from vaekit.evaluate import EXAMPLES, LATENT_VALUES, RECONSTRUCTIONS
 from vaekit.machine import free_memory
 from vaekit.model import Architecture
 from vaekit.results import COORDINATES, DIRECTIONS, FITS, OPTIONAL, SCHEMA, Variable
-from vaekit.stack import MEMORY_SHARE, Stack, checkpoint_bytes, model_bytes
+from vaekit.stack import MEMORY_SHARE, Stack, checkpoint_bytes, training_bytes
 
 HOST = torch.device("cpu")
 # Up to 3.4 were seen, where nearly all of the dataset is pictures.
@@ -117,8 +117,8 @@ def draws_bytes(config: SweepConfig) -> int:
 
 def stack_bytes(config: SweepConfig, stack: Stack) -> int:
     """Bytes that a stack takes at its most, while it is trained or measured."""
-    measured = grid_bytes(config) + draws_bytes(config)
-    return stack.models * max(model_bytes(config) + checkpoint_bytes(config), measured)
+    trained = training_bytes(config, stack) + stack.models * checkpoint_bytes(config)
+    return max(trained, stack.models * (grid_bytes(config) + draws_bytes(config)))
 
 
 def _item_bytes(variable: Variable) -> int:

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 
 from vaekit.config import SweepConfig
+from vaekit.host import LARGEST_KEPT
 from vaekit_kernels import Stream
 from vaekit_kernels.philox import uniforms
 
 Layer = tuple[Tensor, Tensor]
-# What one activation of all models may take where rows are cut into chunks. A CPU's allocator gives
-# larger blocks back at once, and the pages of the next are cleared anew: 20 models of the preset
-# `laptop` took 14.5 to 16.4 s to measure by 64 MiB and 8.8 by 16, on two threads of an AMD EPYC.
-CHUNK_BYTES = {"cpu": 16 * 1024**2, "cuda": 64 * 1024**2}
+# What one activation of all models may take where rows are cut into chunks. The C library gives
+# larger blocks than it keeps back at once, and the pages of the next are cleared anew: 20 models of
+# the preset `laptop` took 14.5 to 16.4 s to measure by 64 MiB and 8.8 by 16, on two threads of an
+# AMD EPYC. Half, as squares of errors are summed in float64.
+CHUNK_BYTES = {"cpu": LARGEST_KEPT // 2, "cuda": 64 * 1024**2}
 
 
 @dataclass(frozen=True)
@@ -157,8 +159,8 @@ class StackedVAE:
 
 
 def chunks(count: int, vae: StackedVAE, config: SweepConfig) -> Iterator[slice]:
-    """Cut rows so that one activation of all models takes no more than `CHUNK_BYTES`."""
+    """Cut rows so that one activation of all models takes no more than its device's share."""
     width = max(config.pixels, *config.hidden, 1) if config.hidden else config.pixels
-    size = max(1, CHUNK_BYTES[vae.flat.device.type] // (4 * vae.models * width))
+    size = max(1, CHUNK_BYTES["cuda" if vae.flat.is_cuda else "cpu"] // (4 * vae.models * width))
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))

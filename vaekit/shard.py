@@ -15,8 +15,8 @@ import torch
 
 from vaekit.config import SweepConfig
 from vaekit.evaluate import Arrays, evaluate_stack, model_pictures, reconstruction_inputs
+from vaekit.host import keep_freed_memory
 from vaekit.keeper import Keeper
-from vaekit.machine import keep_freed_memory
 from vaekit.model import StackedVAE
 from vaekit.products import fast_products
 from vaekit.progress import Progress

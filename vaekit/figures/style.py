@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 
-from vaekit.results import settings
+from vaekit.results import in_order, settings
 
 INK = "#1d2530"
 MUTED = "#5b6672"
@@ -73,13 +73,6 @@ def figure(draw: Drawer) -> Drawer:
             return draw(in_order(dataset))
 
     return drawn
-
-
-def in_order(dataset: xr.Dataset) -> xr.Dataset:
-    """Sort mu and beta, unless they are: a copy of everything takes as long as drawing some."""
-    axes = ["mu", "beta"]
-    ordered = all(dataset.indexes[axis].is_monotonic_increasing for axis in axes)
-    return dataset if ordered else dataset.sortby(axes)
 
 
 def new_figure(width: float, height: float) -> Figure:

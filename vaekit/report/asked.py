@@ -8,6 +8,7 @@ import xarray as xr
 from vaekit.figures.style import converged, objective_note, plain
 from vaekit.report.cells import number
 from vaekit.report.tables import Entry, Row, Table, endings, spread_text
+from vaekit.results import in_order
 
 
 def asked_tables(dataset: xr.Dataset) -> list[Table]:
@@ -67,7 +68,7 @@ def _table(
     ceiling: bool,
 ) -> Table:
     """Lay out a variable [mu, beta, seed, column], marking what is above its column's limit."""
-    dataset = dataset.sortby(["mu", "beta"])
+    dataset = in_order(dataset)
     values = converged(dataset, dataset[variable]).transpose("mu", "beta", "seed", ...).values
     ended = endings(dataset)
     rows = []

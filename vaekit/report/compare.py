@@ -9,7 +9,7 @@ from vaekit.errors import ResultsError
 from vaekit.figures.style import objective_note, plain
 from vaekit.report.cells import all_seeds, count, extreme, mean, number, where
 from vaekit.report.tables import CELL_COLUMNS, Entry, Row, Table, endings
-from vaekit.results import settings
+from vaekit.results import in_order, settings
 
 COMPARED = (
     "active units",
@@ -86,7 +86,7 @@ def changed_table(first: xr.Dataset, second: xr.Dataset) -> Table:
 
 def difference_table(first: xr.Dataset, second: xr.Dataset) -> Table:
     """Every shared cell: A, B and B - A, with both statuses."""
-    runs = [run.sortby(["mu", "beta"]) for run in (first, second)]
+    runs = [in_order(run) for run in (first, second)]
     values = {
         head: [mean(run, CELL_COLUMNS[head][0](run)).values for run in runs] for head in COMPARED
     }

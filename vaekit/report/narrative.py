@@ -22,7 +22,7 @@ from vaekit.report.cells import (
 )
 from vaekit.report.post_maps import first_map, second_map
 from vaekit.report.protection import TOLERANCE, protection, verdict
-from vaekit.results import settings
+from vaekit.results import in_order, settings
 
 # A rate beyond this many nats says that nothing holds the code back (beta at or near 0).
 BLOWN_UP = 1_000.0
@@ -44,7 +44,7 @@ def narrative(dataset: xr.Dataset) -> list[str]:
 
 def sections(dataset: xr.Dataset) -> list[Section]:
     """Return the narrative under its headings, empty ones left out."""
-    dataset = dataset.sortby(["mu", "beta"])
+    dataset = in_order(dataset)
     found = [
         ("In short", _short(dataset)),
         ("What was recovered", _recovered(dataset)),

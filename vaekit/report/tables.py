@@ -12,7 +12,7 @@ import xarray as xr
 from vaekit.figures.points import POST_BASELINE
 from vaekit.figures.style import converged, objective_note, plain
 from vaekit.report.cells import first_collapsed, number
-from vaekit.results import settings
+from vaekit.results import in_order, settings
 
 # A spread below this is not worth its room.
 SMALLEST = 0.00005
@@ -134,7 +134,7 @@ def spread_text(values: np.ndarray) -> str:
 
 def cell_table(dataset: xr.Dataset) -> Table:
     """Every cell with status and measures; worthless numbers of collapsed models are marked."""
-    dataset = dataset.sortby(["mu", "beta"])
+    dataset = in_order(dataset)
     order = ("mu", "beta", "seed")
     status, ended = dataset["status"].transpose(*order).values, endings(dataset)
     columns = cell_columns(dataset)
@@ -166,7 +166,7 @@ def cell_table(dataset: xr.Dataset) -> Table:
 
 def boundary_table(dataset: xr.Dataset) -> Table:
     """For each mu: theory's boundary, where collapse begins, and what the images hold."""
-    dataset = dataset.sortby(["mu", "beta"])
+    dataset = in_order(dataset)
     start = first_collapsed(dataset)
     rows = []
     for i, mu in enumerate(dataset["mu"].values):

@@ -15,7 +15,7 @@ from vaekit.errors import ResultsError
 from vaekit.files import read_small, write_whole
 from vaekit.interrupt import Interrupts
 from vaekit.progress import Progress, Silent
-from vaekit.results import FILE_NAME, open_results
+from vaekit.results import FILE_NAME, in_order, open_results
 from vaekit.study.arms import Study, make_study
 from vaekit.sweep import run_sweep
 
@@ -81,7 +81,7 @@ def open_study(directory: Path | str) -> tuple[Study, dict[str, xr.Dataset]]:
     study = make_study(*_identity(directory))
     arms = {arm.name: directory / "arms" / arm.name for arm in study.arms}
     found = {
-        name: open_results(path).sortby(["mu", "beta"])
+        name: in_order(open_results(path))
         for name, path in arms.items()
         if (path / FILE_NAME).is_file()
     }
