@@ -18,6 +18,7 @@ import torch
 from vaekit.config import ConfigError, SweepConfig
 from vaekit.errors import RunError
 from vaekit.evaluate import Arrays
+from vaekit.host import keep_freed_memory
 from vaekit.interrupt import Interrupts, handlers_kept
 from vaekit.journal import FOLDER, Journal
 from vaekit.keeper import Keeper
@@ -224,6 +225,7 @@ class _Notes(Silent):
 def _remote(work: Work, index: int, stack: Stack) -> tuple[Arrays, list[str]]:
     """Run one shard in a worker; return its measures and what there was to say."""
     torch.set_num_threads(work.threads)
+    keep_freed_memory()
     notes, keeper = _Notes(), Keeper()
     if (work.out / FOLDER).is_dir():
         journal = Journal(work.out, work.config, notes.note, work.checkpoint_seconds)

@@ -15,7 +15,6 @@ import torch
 
 from vaekit.config import SweepConfig
 from vaekit.evaluate import Arrays, evaluate_stack, model_pictures, reconstruction_inputs
-from vaekit.host import keep_freed_memory
 from vaekit.keeper import Keeper
 from vaekit.model import StackedVAE
 from vaekit.products import fast_products
@@ -57,7 +56,6 @@ def run_shard(
         DivergedError: a model diverged and `fail_on_divergence` is set.
         MemoryError: one model alone does not fit.
     """
-    keep_freed_memory()
     started = time.perf_counter()
     done = _if_it_fits(
         lambda: train(
