@@ -80,7 +80,9 @@ def sweeps_note(content: dict[str, Any]) -> str:
     """Say what a whole sweep is, and what of it was compiled before."""
     what = "363 models of 10,000 steps, their measures and figures, in a process of its own; "
     if "stages" not in content["sweeps"]:
-        return what + "the kernels that train were compiled before, those that measure were not."
+        return what + (
+            "the kernels that train were compiled before. Nothing saw to those that measure."
+        )
     return what + (
         "the kernels were compiled before. All else is the start of Python and of the card, the "
         "dataset, the figures and the page."

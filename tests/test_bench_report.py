@@ -73,14 +73,14 @@ def test_a_cards_page_has_full_stacks_whole_trainings_and_another_floor(tmp_path
     assert "The floor is measured: a copy of weights and both moments" in summary
 
 
-def test_a_sweep_from_before_has_no_stages_and_measured_as_it_compiled(tmp_path: Path) -> None:
+def test_a_sweep_from_before_has_no_stages_and_says_what_was_compiled(tmp_path: Path) -> None:
     content = samples() | card_samples()
     del content["sweeps"]["stages"]
     (tmp_path / "training.json").write_text(json.dumps(content))
     write_report(tmp_path)
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "| bf16 | 14.9 |\n" in summary
-    assert "those that measure were not" in summary
+    assert "Nothing saw to those that measure." in summary
 
 
 def test_a_share_of_the_peak_is_of_a_rows_own_precision() -> None:
